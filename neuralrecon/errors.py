@@ -1,0 +1,31 @@
+"""What callers may catch. Every message says what is wrong, what was found, what was wanted, and what to do."""
+
+from __future__ import annotations
+
+
+class NeuralReconError(ValueError):
+    """Anything wrong with what the user gave us; the message is meant to be shown as it is."""
+
+
+class CaptureError(NeuralReconError):
+    """A capture on disk is broken or incomplete; the message names the file."""
+
+
+class CalibrationError(CaptureError):
+    """Intrinsics or poses are missing, unreadable or contradict each other."""
+
+
+class EvidenceError(NeuralReconError):
+    """The capture reads well but cannot tell where the object is (no masks and no depth, an empty hull)."""
+
+
+class FitError(NeuralReconError):
+    """Training cannot go on (a loss that is not finite, a checkpoint of another kind)."""
+
+
+class MeshError(NeuralReconError):
+    """No closed solid can be made of the input."""
+
+
+class ConfigError(NeuralReconError):
+    """A setting that no run can be made of."""
