@@ -1,0 +1,51 @@
+"""The definition of `hash_encode`: any device, any float type, gradients by autograd."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from . import HashGrid
+
+PRIME_Y, PRIME_Z = 2654435761, 805459861
+
+
+def hash_encode_torch(
+    points: Float[Tensor, "points 3"], table: Float[Tensor, "entries f"], grid: HashGrid, levels: int
+) -> tuple[Float[Tensor, "points features"], Float[Tensor, "points features 3"]]:
+    n, f = points.shape[0], grid.features_per_level
+    features = [points.new_zeros(n, f)] * grid.levels
+    jacobians = [points.new_zeros(n, f, 3)] * grid.levels
+    offsets = grid.offsets
+    for level, resolution in enumerate(grid.resolutions[:levels]):
+        scaled = points.clamp(0.0, 1.0) * resolution
+        cell = scaled.floor().clamp_max(resolution - 1)
+        fraction = scaled - cell
+        feature, jacobian = 0.0, 0.0
+        for corner in range(8):
+            step = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2 & 1], device=points.device)
+            entry = offsets[level] + _entry(cell.long() + step, grid, level)
+            value = table[entry]
+            weight = torch.where(step == 1, fraction, 1 - fraction)
+            slope = (2 * step - 1).to(points) * resolution
+            by_axis = torch.stack(
+                [
+                    slope[0] * weight[:, 1] * weight[:, 2],
+                    slope[1] * weight[:, 0] * weight[:, 2],
+                    slope[2] * weight[:, 0] * weight[:, 1],
+                ],
+                dim=-1,
+            )
+            feature = feature + weight.prod(dim=-1, keepdim=True) * value
+            jacobian = jacobian + value[:, :, None] * by_axis[:, None, :]
+        features[level], jacobians[level] = feature, jacobian
+    return torch.cat(features, dim=1), torch.cat(jacobians, dim=1)
+
+
+def _entry(vertex: Tensor, grid: HashGrid, level: int) -> Tensor:
+    x, y, z = vertex.unbind(-1)
+    if grid.is_dense(level):
+        side = grid.resolutions[level] + 1
+        return x + side * (y + side * z)
+    return (x ^ (y * PRIME_Y) ^ (z * PRIME_Z)) & ((1 << grid.log2_table_size) - 1)

@@ -1,0 +1,51 @@
+"""Samples along rays, only where the surface may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from ..backends import Backend, backend_for
+
+OUTSIDE, BAND, INSIDE = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Packed samples: those of ray r are `ray_starts[r] : ray_starts[r + 1]`, front to back.
+
+    `t_mids` are distances along the ray; every sample stands for an interval of the length `march` was given.
+    """
+
+    t_mids: Float[Tensor, "samples"]
+    ray_indices: Int[Tensor, "samples"]
+    ray_starts: Int[Tensor, "rays_plus_one"]
+
+
+def march(
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    near: Float[Tensor, "rays"],
+    far: Float[Tensor, "rays"],
+    cells: UInt8[Tensor, "x y z"],
+    step: float,
+    jitter: Float[Tensor, "rays"],
+) -> Samples:
+    """Equidistant samples at near + (i + jitter) * step < far that fall into BAND cells of the unit cube's grid.
+
+    A ray ends where it comes upon an INSIDE cell after a BAND cell: it has gone through the surface and sees no more.
+    (A ray that starts inside the solid is not a ray of a camera.) Never capped in number.
+
+    Args:
+        cells: state of each cell, OUTSIDE, BAND or INSIDE, indexed [x, y, z].
+        jitter: in [0, 1), one per ray.
+    """
+    if backend_for(origins) == Backend.cpu:
+        from ._cpu import march_cpu
+
+        return march_cpu(origins, directions, near, far, cells, step, jitter)
+    from ._torch import march_torch
+
+    return march_torch(origins, directions, near, far, cells, step, jitter)
