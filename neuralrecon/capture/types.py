@@ -65,6 +65,8 @@ class Capture:
 
     `has_table` says that the world's plane z = 0 is the table on which the object stands (z up).
     `is_metric` is False when world units are not known to be metres.
+    `bounds` are the low and high corner of a box around the object in world units, where the layout states one.
+    `depth_is_masked` says that every depth reading is of the object: the rest of each depth map was set to 0.
     `left_out` lists, one line each, what a partial capture lacks; nothing is dropped without a line here.
 
     Example:
@@ -81,6 +83,8 @@ class Capture:
     has_table: bool = True
     is_metric: bool = True
     downscale: int = 1
+    bounds: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    depth_is_masked: bool = False
     left_out: tuple[str, ...] = ()
 
     def sensor(self, name: str) -> Sensor:
