@@ -1,0 +1,92 @@
+"""Meshes from files, and their place on the table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from PIL import Image
+
+from ..errors import ConfigError, MeshError
+from .prints import Sheet
+from .settings import SimulateConfig
+from .shapes import BUILTIN_MESHES, TexturedMesh, builtin_mesh
+
+_SMALLEST_M, _LARGEST_M = 0.01, 0.6
+_GREY = (0.5, 0.5, 0.5)
+
+
+def placed_mesh(config: SimulateConfig) -> TexturedMesh:
+    """The object of `config.mesh` on the table: scaled, turned, moved, lowest point at z = 0.
+
+    Raises:
+        ConfigError: neither a built-in name nor a file, or a size that no table takes.
+        MeshError: the file holds no triangles.
+    """
+    if config.mesh in BUILTIN_MESHES:
+        textured = builtin_mesh(config.mesh)
+    elif Path(config.mesh).is_file():
+        textured = load_textured(Path(config.mesh))
+    else:
+        raise ConfigError(
+            f"mesh={config.mesh}: no such file, nor a built-in mesh; these are {', '.join(BUILTIN_MESHES)}"
+        )
+    mesh = textured.mesh.copy()
+    mesh.apply_scale(config.scale)
+    largest = float(mesh.extents.max())
+    if not _SMALLEST_M < largest < _LARGEST_M:
+        raise ConfigError(
+            f"mesh={config.mesh}: {largest:.3g} m across, want {_SMALLEST_M} to {_LARGEST_M} m; "
+            "meshes are in metres, set scale (0.001 for a mesh in mm)"
+        )
+    centre = mesh.bounds.mean(axis=0)
+    centre[2] = mesh.bounds[0, 2]
+    mesh.apply_translation(-centre)
+    mesh.apply_transform(trimesh.transformations.rotation_matrix(np.radians(config.yaw_deg), [0, 0, 1]))
+    mesh.apply_translation([config.offset_x_mm * 1e-3, config.offset_y_mm * 1e-3, 0.0])
+    return replace(textured, mesh=mesh)
+
+
+def load_textured(path: Path) -> TexturedMesh:
+    """A mesh file with its image texture, its vertex colours, or else grey. Vertices at the same place become one."""
+    loaded = trimesh.load(path, force="mesh", process=False)
+    if not isinstance(loaded, trimesh.Trimesh) or not len(loaded.faces):
+        raise MeshError(f"{path}: no triangles in it; want a mesh that trimesh can read (obj, ply, glb, stl)")
+    place, index = np.unique(loaded.vertices, axis=0, return_inverse=True)
+    faces = index.reshape(-1)[loaded.faces]
+    whole = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
+    mesh = trimesh.Trimesh(place, faces[whole], process=False)
+    corners = loaded.faces[whole]
+    visual = loaded.visual
+    if isinstance(visual, trimesh.visual.TextureVisuals) and visual.uv is not None:
+        image = _image_of(visual.material)
+        if image is not None:
+            return _with_image(mesh, np.asarray(visual.uv)[corners], image)
+    if isinstance(visual, trimesh.visual.ColorVisuals) and visual.kind == "vertex":
+        colors = _linear(np.asarray(visual.vertex_colors)[:, :3] / 255)
+        return TexturedMesh(mesh=mesh, corner_coordinates=colors[corners], albedo=lambda color, _: color)
+    return TexturedMesh.plain(mesh, _GREY)
+
+
+def _image_of(material: object) -> Image.Image | None:
+    if isinstance(material, trimesh.visual.material.PBRMaterial):
+        return material.baseColorTexture
+    if isinstance(material, trimesh.visual.material.SimpleMaterial):
+        return material.image
+    return None
+
+
+def _with_image(mesh: trimesh.Trimesh, corner_uv: np.ndarray, image: Image.Image) -> TexturedMesh:
+    pixels = _linear(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)
+    a, b = corner_uv[:, 1] - corner_uv[:, 0], corner_uv[:, 2] - corner_uv[:, 0]
+    texels = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() / 2 * pixels.shape[0] * pixels.shape[1]
+    sheet = Sheet.from_image(pixels, float(np.sqrt(mesh.area / max(texels, 1.0))))
+    flipped = corner_uv * [1, -1] + [0, 1]
+    return TexturedMesh(mesh=mesh, corner_coordinates=flipped, albedo=sheet.sample)
+
+
+def _linear(srgb: np.ndarray) -> np.ndarray:
+    curve = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    return np.clip(curve, 0.01, 0.92).astype(np.float32)
