@@ -1,0 +1,70 @@
+"""Write labels for a mesh: inside or outside, signed distance, what was observed, in the layouts of their consumers."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import trimesh
+
+from ..capture import read_capture
+from ..config import Command
+from ..errors import ConfigError
+from ..train.run_folder import LABEL_FOLDER, MESH_FILE, capture_of, require_run
+from . import LabelConfig, write_labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelCommand(LabelConfig):
+    """Settings of the command.
+
+    Attributes:
+        run: the output folder of a run, whose mesh and capture are taken.
+        mesh: a closed mesh in metres, in place of a run.
+        capture: a capture that the mesh belongs to: it tells what was observed; the run's by default.
+        name: the object's name in the consumers' folders; the capture's or the mesh file's by default.
+        out: the folder to write; by default labels in the run's folder, else beside the mesh.
+        seed: of every draw.
+    """
+
+    run: Path | None = None
+    mesh: Path | None = None
+    capture: Path | None = None
+    name: str | None = None
+    out: Path | None = None
+    seed: int = 0
+
+
+def main(config: LabelCommand) -> float:
+    """The share of the uniform points that are inside."""
+    if (config.run is None) == (config.mesh is None):
+        raise ConfigError("give run=DIR or mesh=FILE, one of the two")
+    if config.run is not None:
+        require_run(config.run, MESH_FILE)
+    file = config.mesh or Path(config.run or "") / MESH_FILE
+    if not file.is_file():
+        raise ConfigError(f"mesh={file}: no such file")
+    root = config.capture or (capture_of(config.run) if config.run else None)
+    capture = read_capture(root) if root else None
+    folder = config.out or file.parent / LABEL_FOLDER
+    name = config.name or (capture.name if capture else file.stem)
+    mesh = trimesh.load_mesh(file)
+    summary = write_labels(mesh, folder, config, name=name, capture=capture, seed=config.seed)
+    print(f"{summary.n_files} files in {folder}")
+    return summary.occupied_share
+
+
+cli = Command(
+    name="label",
+    schema=LabelCommand,
+    main=main,
+    about=__doc__ or "",
+    examples=[
+        ("run=outputs/cup n_points=1000000", "more points for a run's mesh"),
+        ("mesh=cup.ply layouts=[if_net] out=labels/cup", "one consumer's files for any closed mesh"),
+    ],
+)
+
+if __name__ == "__main__":
+    sys.exit(cli())
