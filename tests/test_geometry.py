@@ -170,7 +170,7 @@ def test_cameras_without_size_or_focal_length_are_refused(wrong: dict) -> None:
 
 @pytest.mark.parametrize("k", [torch.zeros(2, 3), torch.full((3, 3), math.inf)], ids=["shape", "infinite"])
 def test_matrices_that_are_no_intrinsics_are_refused(k: torch.Tensor) -> None:
-    with pytest.raises((CalibrationError, TypeError), match="3 x 3|shape|type"):
+    with pytest.raises((CalibrationError, TypeError), match=r"3 x 3|shape|type"):
         Camera.from_opencv(k, 4, 3)
 
 

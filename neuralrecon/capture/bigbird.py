@@ -188,7 +188,13 @@ def _images(
             if file := files[sensor.name].get(frame.name):
                 mask = masks.get(sensor.name, {}).get(frame.name)
                 images.append(
-                    Image(sensor=sensor.name, frame=frame.name, path=file, mask_path=mask, object_is_black=True)
+                    Image(
+                        sensor=sensor.name,
+                        frame=frame.name,
+                        path=file,
+                        mask_path=mask,
+                        object_is_black=mask is not None,
+                    )
                 )
     used = {image.sensor for image in images}
     return [s for s in sensors if s.name in used], images

@@ -21,6 +21,7 @@ _MATRIX = re.compile(r"world_mat_(\d+)")
 _SAME_INTRINSICS = 1e-4
 _OFF_CENTRE = 0.15
 _MAX_FRACTION = 8
+_MAX_MATRIX_BYTES = 4096
 
 Bounds = tuple[tuple[float, float, float], tuple[float, float, float]]
 
@@ -94,8 +95,12 @@ def read_idr(path: str | Path, *, allow_partial: bool = False) -> Capture:
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
     try:
-        with decoding(file, "camera file"), np.load(file, allow_pickle=False) as npz:
-            return {key: npz[key] for key in npz.files if key.startswith(("world_mat_", "scale_mat_"))}
+        with decoding(file, "camera file"), file.open("rb") as stream, np.load(stream, allow_pickle=False) as npz:
+            keys = [key for key in npz.files if key.startswith(("world_mat_", "scale_mat_"))]
+            large = [key for key in keys if npz.zip.getinfo(f"{key}.npy").file_size > _MAX_MATRIX_BYTES]
+            if large:
+                raise CaptureError(f"{file}: {large[0]} is far larger than a 4 x 4 matrix; export the cameras again")
+            return {key: npz[key] for key in keys}
     except CaptureError as error:
         raise CalibrationError(str(error)) from error
 

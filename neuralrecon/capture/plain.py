@@ -25,6 +25,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -66,22 +67,25 @@ def read_plain(path: str | Path, *, allow_partial: bool = False) -> Capture:
     _require_unique([f.name for f in frames], f"{file}: frames")
     images = [_image(e, root, sensors, frames) for e in entry.entries("images")]
     _require_unique([f"{i.sensor} at {i.frame}" for i in images], f"{file}: images")
+    depth_is_masked = entry.flag("depth_is_masked", False)
+    whole = [w for i in images if (w := _whole(i, next(s for s in sensors if s.name == i.sensor), findings))]
+    _require_evidence(whole, depth_is_masked, file, findings)
     capture = Capture(
         name=entry.text("name"),
         root=root,
         layout="plain",
         sensors=sensors,
         frames=frames,
-        images=tuple(w for i in images if (w := _whole(i, next(s for s in sensors if s.name == i.sensor), findings))),
+        images=tuple(whole),
         has_table=entry.flag("has_table", True),
         is_metric=entry.flag("is_metric", True),
         downscale=entry.count("downscale", 1),
         bounds=_bounds(entry),
-        depth_is_masked=entry.flag("depth_is_masked", False),
+        depth_is_masked=depth_is_masked,
         left_out=(*entry.texts("left_out", ()), *findings.lines),
     )
     entry.finish()
-    return _with_evidence(capture, file, findings)
+    return capture
 
 
 def write_plain(capture: Capture, folder: str | Path) -> Path:
@@ -203,22 +207,29 @@ def _confined(text: str, root: Path, where: str) -> Path:
 
 
 def _whole(image: Image, sensor: Sensor, findings: Findings) -> Image | None:
-    """The image if its file and mask are whole and of the sensor's size."""
-    want = (sensor.camera.width, sensor.camera.height)
+    """The image if its file is whole and of the sensor's size, with its mask if that is, too."""
+    is_depth = sensor.kind == SensorKind.depth
     try:
-        files = [(image.path, depth_size(image.path) if sensor.kind == SensorKind.depth else image_size(image.path))]
-        if image.mask_path:
-            files.append((image.mask_path, image_size(image.mask_path, "mask")))
-        for file, size in files:
-            if size != want:
-                raise CaptureError(
-                    f"{file}: {size[0]} x {size[1]} px, but sensor {sensor.name} in {CAPTURE_FILE} is {want[0]} x "
-                    f"{want[1]}; correct the one or the other"
-                )
+        _require_size(image.path, depth_size(image.path) if is_depth else image_size(image.path), sensor)
     except CaptureError as error:
         findings.broken(error)
         return None
+    try:
+        if image.mask_path:
+            _require_size(image.mask_path, image_size(image.mask_path, "mask"), sensor)
+    except CaptureError as error:
+        findings.broken(error)
+        return replace(image, mask_path=None)
     return image
+
+
+def _require_size(file: Path, size: tuple[int, int], sensor: Sensor) -> None:
+    want = (sensor.camera.width, sensor.camera.height)
+    if size != want:
+        raise CaptureError(
+            f"{file}: {size[0]} x {size[1]} px, but sensor {sensor.name} in {CAPTURE_FILE} is {want[0]} x {want[1]}; "
+            "correct the one or the other"
+        )
 
 
 def _bounds(entry: Entry) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
@@ -234,17 +245,16 @@ def _bounds(entry: Entry) -> tuple[tuple[float, float, float], tuple[float, floa
     return low, high
 
 
-def _with_evidence(capture: Capture, file: Path, findings: Findings) -> Capture:
-    if not capture.images:
+def _require_evidence(images: list[Image], depth_is_masked: bool, file: Path, findings: Findings) -> None:
+    if not images:
         raise CaptureError(f"{file}: nothing usable is left: {' | '.join(findings.lines)}")
-    if not capture.depth_is_masked and all(i.mask_path is None for i in capture.images):
+    if not depth_is_masked and all(i.mask_path is None for i in images):
         findings.broken(
             CaptureError(
                 f"{file}: no image has a 'mask' and 'depth_is_masked' is false: the object cannot be told from its "
                 "surroundings; add masks"
             )
         )
-    return capture
 
 
 def _require_unique(names: list[str], where: str) -> None:
