@@ -6,17 +6,19 @@ Exit status: 0 done, 1 the run failed for a reason its message states, 2 the com
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -30,6 +32,7 @@ from .errors import ConfigError, NeuralReconError
 from .objects import configs_folder
 from .usage import help_text, nearest
 
+Config = TypeVar("Config")
 _USAGE, _FAILED, _INTERRUPTED = 2, 1, 130
 
 
@@ -84,10 +87,25 @@ class Command:
         args = _parsed_arguments(words)
         with _composer(self.name, args.config_dir) as loader:
             jobs = _composed_jobs(self.name, self.schema, loader, args)
-        if args.multirun or args.cfg or args.info or args.shell_completion:
+        if args.cfg == "job" and not args.package:
+            sys.stdout.write(_as_yaml(jobs[0]))
+        elif args.multirun or args.cfg or args.info or args.shell_completion:
             return self._through_hydra(words)
-        self.main(to_dataclass(jobs[0]))
+        else:
+            self._run(jobs[0])
         return 0
+
+    def _run(self, settings: DictConfig) -> float:
+        """The main function, with the package's log on the screen."""
+        logger, screen = logging.getLogger(__package__), logging.StreamHandler(sys.stdout)
+        level = logger.level
+        logger.addHandler(screen)
+        logger.setLevel(logging.INFO)
+        try:
+            return self.main(to_dataclass(settings))
+        finally:
+            logger.removeHandler(screen)
+            logger.setLevel(level)
 
     def _through_hydra(self, words: list[str]) -> int:
         task = hydra.main(config_path=str(configs_folder()), config_name=self.name, version_base="1.3")(self._job)
@@ -106,7 +124,7 @@ class Command:
 
     def _job(self, settings: DictConfig) -> float:
         try:
-            return self.main(to_dataclass(settings))
+            return self._run(settings)
         except NeuralReconError as error:
             sys.stderr.write(f"neuralrecon.{self.name}: {' '.join(str(error).split())}\n")
             raise
@@ -115,7 +133,7 @@ class Command:
 def register(name: str, schema: type, groups: Mapping[str, str]) -> None:
     """Make `name` a config that hydra can compose: the schema, the groups' files, and nothing of hydra's own output."""
     store = ConfigStore.instance()
-    store.store(name=f"{name}_schema", node=_writable(OmegaConf.structured(schema)))
+    store.store(name=f"{name}_schema", node=writable_schema(schema))
     defaults: list[Any] = [f"{name}_schema", *({group: choice} for group, choice in groups.items()), "_self_"]
     quiet = {
         "output_subdir": None,
@@ -141,14 +159,34 @@ def to_dataclass(settings: DictConfig) -> Any:
         raise ConfigError(_one_line(error)) from error
 
 
-def _writable(node: DictConfig) -> DictConfig:
-    """The same typed node without the read-only flags that frozen dataclasses set: files and words merge into it."""
-    OmegaConf.set_readonly(node, None)
-    for key in node:
-        child = node._get_node(key)
-        if isinstance(child, DictConfig):
-            _writable(child)
-    return node
+def part_of(config: Any, kind: type[Config]) -> Config:
+    """The settings of a command that are a stage's own: those of the class that the command's schema extends."""
+    return kind(**{item.name: getattr(config, item.name) for item in fields(cast(Any, kind))})
+
+
+def _as_yaml(settings: DictConfig) -> str:
+    """The settings as words would give them: paths and choices as text."""
+
+    def as_text(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: as_text(item) for key, item in value.items()}
+        return str(value) if isinstance(value, Path) else value
+
+    return OmegaConf.to_yaml(as_text(OmegaConf.to_container(settings, resolve=True, enum_to_str=True)))
+
+
+def writable_schema(schema: type) -> DictConfig:
+    """The schema as a typed node without the read-only flags that frozen dataclasses set: files and words merge in."""
+
+    def freed(node: DictConfig) -> DictConfig:
+        OmegaConf.set_readonly(node, None)
+        for key in node:
+            child = node._get_node(key)
+            if isinstance(child, DictConfig):
+                freed(child)
+        return node
+
+    return freed(OmegaConf.structured(schema))
 
 
 def _parsed_arguments(words: list[str]) -> Namespace:
@@ -174,8 +212,9 @@ def _composer(name: str, config_dir: str | None) -> Iterator[ConfigLoader]:
     with hydra.initialize_config_dir(str(configs_folder()), job_name=name, version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         if config_dir:
-            loader.get_search_path().append("command-line", f"file://{Path(config_dir).resolve()}")
-            loader = type(loader)(loader.get_search_path())
+            path = loader.get_search_path()  # the schemas' place is the last, hydra insists
+            path.prepend("command-line", f"file://{Path(config_dir).resolve()}", SearchPathQuery(provider="schema"))
+            loader = type(loader)(path)  # type: ignore[call-arg]
             GlobalHydra.instance().hydra.config_loader = loader  # type: ignore[union-attr]
         yield loader
 

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from fnmatch import fnmatch
+from itertools import takewhile
 from typing import Any, get_args, get_type_hints
 
+_LEAST_LIKENESS, _NEXT_TO_BEST, _ONLY_THE_TAIL = 0.65, 0.08, 0.1
 _UNITS = {"_m": "m", "_mm": "mm", "_deg": "degrees", "_px": "pixels", "_s": "s", "_mb": "MB"}
 
 
@@ -21,14 +23,17 @@ def nearest(word: str, names: Iterable[str], *, count: int = 3) -> str:
 
     A name also counts by the last part of its path, so that `cheez_it` finds `bigbird/cheez_it`.
     """
-    by_tail: dict[str, list[str]] = {}
-    for name in names:
-        for key in {name, name.replace(".", "/").split("/")[-1]}:
-            by_tail.setdefault(key, []).append(name)
-    close = difflib.get_close_matches(word, by_tail, n=count, cutoff=0.6)
-    tail = difflib.get_close_matches(word.replace(".", "/").split("/")[-1], by_tail, n=count, cutoff=0.8)
-    found = list(dict.fromkeys(name for key in [*close, *tail] for name in by_tail[key]))[:count]
+    scores = {name: _likeness(word, name) for name in names}
+    least = max(_LEAST_LIKENESS, max(scores.values(), default=0) - _NEXT_TO_BEST)
+    found = sorted((name for name, score in scores.items() if score >= least), key=lambda n: -scores[n])[:count]
     return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _likeness(word: str, name: str) -> float:
+    """1 for the same name, a little less for the same last part."""
+    tails = [text.replace(".", "/").rpartition("/")[2] for text in (word, name)]
+    whole = difflib.SequenceMatcher(None, word, name).ratio()
+    return max(whole, difflib.SequenceMatcher(None, *tails).ratio() - _ONLY_THE_TAIL)
 
 
 def help_text(
@@ -52,11 +57,11 @@ def help_text(
     ]
     lines += ["", "Keys, with their defaults:"]
     told: set[str] = set()
-    for key, default, note in described_keys(schema, groups):
+    for key, default, unit, note in described_keys(schema, groups):
         lines.append(f"  {key}={default}")
-        if note and note not in told:
-            told.add(note)
-            lines += textwrap.wrap(note, 100, initial_indent="      ", subsequent_indent="      ")
+        text = f"{unit} {'' if note in told else note}".strip()
+        told.add(note)
+        lines += textwrap.wrap(text, 100, initial_indent="      ", subsequent_indent="      ")
     lines += [
         "",
         "-m key=a,b,c runs once for each value; --cfg job prints the settings and stops; --config-dir DIR adds a",
@@ -65,17 +70,17 @@ def help_text(
     return "\n".join(lines)
 
 
-def described_keys(schema: type, groups: Mapping[str, str], prefix: str = "") -> list[tuple[str, str, str]]:
-    """(key, default as typed, description with unit and choices) of every setting, nested ones dotted."""
+def described_keys(schema: type, groups: Mapping[str, str], prefix: str = "") -> list[tuple[str, str, str, str]]:
+    """(key, default as typed, unit or choices, description) of every setting, nested ones dotted."""
     hints, notes, rows = get_type_hints(schema), _notes(schema), []
     for item in fields(schema):
         key, hint, note = prefix + item.name, hints[item.name], notes.get(item.name, "")
         if key in groups:
-            rows.append((key, groups[key], f"{note} `python -m neuralrecon.objects` lists the names.".strip()))
+            rows.append((key, groups[key], "", f"{note} `python -m neuralrecon.objects` lists the names.".strip()))
         elif isinstance(hint, type) and is_dataclass(hint):
             rows += described_keys(hint, groups, f"{key}.")
         else:
-            rows.append((key, _as_typed(_default(item)), _with_unit(item.name, hint, note)))
+            rows.append((key, _as_typed(_default(item)), _unit_or_choices(item.name, hint), note))
     return rows
 
 
@@ -93,11 +98,12 @@ def _as_typed(value: Any) -> str:
     return str(value.value if isinstance(value, Enum) else value)
 
 
-def _with_unit(name: str, hint: Any, note: str) -> str:
-    unit = next((u for suffix, u in sorted(_UNITS.items(), key=lambda i: -len(i[0])) if name.endswith(suffix)), "")
+def _unit_or_choices(name: str, hint: Any) -> str:
+    for suffix, unit in _UNITS.items():
+        if name.endswith(suffix):
+            return f"[{unit}]"
     choices = [str(m.value) for t in (hint, *get_args(hint)) if isinstance(t, type) and issubclass(t, Enum) for m in t]
-    parts = [f"[{unit}]" if unit else "", f"{{{'|'.join(choices)}}}" if choices else "", note]
-    return " ".join(part for part in parts if part)
+    return f"{{{'|'.join(choices)}}}" if choices else ""
 
 
 def _notes(schema: type) -> dict[str, str]:
@@ -111,9 +117,16 @@ def _notes(schema: type) -> dict[str, str]:
 
 
 def _sentences_on(name: str, docstring: str) -> str:
-    sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z`])", " ".join(docstring.split()))
-    said = [s for s in sentences if any(fnmatch(name, word) for word in re.findall(r"`([\w*]+)`", s))]
-    return " ".join(said)
+    """What the docstring lists under `Attributes:` for a field, else its sentences with the name in backticks."""
+    rows = inspect.cleandoc(docstring).splitlines()
+    for index, row in enumerate(rows):
+        listed, _, text = row.strip().partition(": ")
+        if text and any(fnmatch(name, word) for word in listed.split(", ")):
+            depth = len(row) - len(row.lstrip())
+            more = takewhile(lambda r, d=depth: r.strip() and len(r) - len(r.lstrip()) > d, rows[index + 1 :])
+            return " ".join([text, *(r.strip() for r in more)])
+    sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z`])", " ".join(rows))
+    return " ".join(s for s in sentences if any(fnmatch(name, word) for word in re.findall(r"`([\w*]+)`", s)))
 
 
 def _notes_of_source(source: str) -> dict[str, str]:

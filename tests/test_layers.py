@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ ORDER = [
     "train", "extract", "label", "evaluate", "view", "report", "config",
 ]  # fmt: skip
 # The wiring of the whole chain may import every stage; command lines import everything.
-WIRING = {"train/run.py"}
+WIRING = {"train/run.py", "train/run_folder.py"}
 HYDRA = {"hydra", "omegaconf"}
 HEAVY = {"hydra", "omegaconf", "pycolmap", "numba", "triton", "nerfacc", "skimage", "trimesh", "h5py", "PIL", "igl"}
 
@@ -84,13 +83,6 @@ def test_import_pulls_in_no_heavy_library() -> None:
 
 
 def test_import_costs_little_more_than_torch() -> None:
-    """At most 0.3 s, by the quickest of three runs each, taken in turn."""
-
-    def seconds(code: str) -> float:
-        start = time.perf_counter()
-        python(code)
-        return time.perf_counter() - start
-
-    runs = [(seconds("import torch"), seconds("import torch; import neuralrecon")) for _ in range(3)]
-    bare, ours = (min(times) for times in zip(*runs, strict=True))
-    assert ours - bare <= 0.3
+    """At most 0.3 s of wall clock after torch is there; the quickest of three, since the machine may be busy."""
+    code = "import time, torch; start = time.perf_counter(); import neuralrecon; print(time.perf_counter() - start)"
+    assert min(float(python(code)) for _ in range(3)) <= 0.3

@@ -6,11 +6,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import trimesh
-
 from ..capture import read_capture
-from ..config import Command
+from ..config import Command, part_of
 from ..errors import ConfigError
+from ..evaluate import read_mesh
 from ..train.run_folder import LABEL_FOLDER, MESH_FILE, capture_of, require_run
 from . import LabelConfig, write_labels
 
@@ -49,8 +48,8 @@ def main(config: LabelCommand) -> float:
     capture = read_capture(root) if root else None
     folder = config.out or file.parent / LABEL_FOLDER
     name = config.name or (capture.name if capture else file.stem)
-    mesh = trimesh.load_mesh(file)
-    summary = write_labels(mesh, folder, config, name=name, capture=capture, seed=config.seed)
+    mesh = read_mesh(file)
+    summary = write_labels(mesh, folder, part_of(config, LabelConfig), name=name, capture=capture, seed=config.seed)
     print(f"{summary.n_files} files in {folder}")
     return summary.occupied_share
 

@@ -1,0 +1,87 @@
+"""How well a fit predicts the photographs that training never saw."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from ..render import render
+from ..scene import Scene
+from ..scene.photographs import Photograph, Pixels
+from ..train import Fit
+from .image import evaluate_image
+
+_log = logging.getLogger(__name__)
+_RAYS_PER_BLOCK = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewScores:
+    """One photograph: PSNR and SSIM over its silhouette, and how much the silhouettes overlap."""
+
+    name: str
+    psnr_db: float
+    ssim: float
+    silhouette_iou: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewReport:
+    """The photographs held out, and the means over them."""
+
+    psnr_db: float
+    ssim: float
+    silhouette_iou: float
+    views: tuple[ViewScores, ...]
+
+
+def evaluate_views(fit: Fit, scene: Scene) -> ViewReport:
+    """Render each photograph that the scene holds out, and compare. Around the silhouettes both images are black."""
+    views = []
+    for photograph in scene.held_out:
+        colors, opacity = render_photograph(fit, photograph)
+        inside = photograph.inside
+        photo = photograph.rgb.astype(np.float64) / 255 * inside[..., None]
+        report = evaluate_image(colors, photo, silhouette=opacity > 0.5, photo_silhouette=inside)
+        views.append(
+            ViewScores(
+                name=photograph.name,
+                psnr_db=float(report.object_psnr_db or 0.0),
+                ssim=float(report.object_ssim or 0.0),
+                silhouette_iou=float(report.silhouette_iou or 0.0),
+            )
+        )
+    means = {
+        name: float(np.mean([getattr(view, name) for view in views])) for name in ("psnr_db", "ssim", "silhouette_iou")
+    }
+    _log.info(
+        "%d photographs held out: PSNR %.2f dB, silhouette IoU %.4f",
+        len(views),
+        means["psnr_db"],
+        means["silhouette_iou"],
+    )
+    return ViewReport(**means, views=tuple(views))
+
+
+@torch.no_grad()
+def render_photograph(fit: Fit, photograph: Photograph) -> tuple[Float[np.ndarray, "v u 3"], Float[np.ndarray, "v u"]]:
+    """What the fit shows in the photograph's crop: colours over black as its sensor records them, and opacity."""
+    pixels = Pixels.gather([photograph], fit.unit_from_world, 1)
+    parts = []
+    for block in torch.arange(photograph.inside.size).split(_RAYS_PER_BLOCK):
+        rays = pixels.rays(block)
+        seen = render(
+            fit.model,
+            rays,
+            fit.occupancy,
+            inv_s=1 / fit.blur,
+            step=fit.blur,
+            jitter=torch.full((len(block),), 0.5),
+        )
+        parts.append(torch.cat([seen.colors, seen.opacity[:, None]], dim=1))
+    image = torch.cat(parts).reshape(*photograph.inside.shape, 4).double().numpy()
+    return image[..., :3].clip(0, 1), image[..., 3]

@@ -1,0 +1,269 @@
+"""The whole way for one object, in one output folder: capture, evidence, fit, mesh, labels, evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ..capture import Capture, read_capture
+from ..errors import CaptureError, ConfigError
+from ..evaluate import Closedness, EvaluateConfig, MeshReport, closedness, evaluate_files
+from ..evaluate.views import ViewReport, evaluate_views
+from ..extract import MeshConfig, extract_mesh, write_mesh
+from ..label import LabelConfig, LabelSummary, write_labels
+from ..label.atomic import replacing
+from ..scene import Scene, SceneConfig
+from ..simulate import SimulateConfig, simulate
+from . import Fit, FitConfig, fit, load_fit
+from .run_folder import FIT_FOLDER, LABEL_FOLDER, LOG_FILE, MESH_FILE, RunFolder, Stages, as_yaml, kept_log, plain
+
+_log = logging.getLogger(__name__)
+
+TRUTH_FILE = Path("gt") / "gt_mesh.ply"
+_ARCHIVES = {
+    "bigbird": "http://rll.berkeley.edu/bigbird/",
+    "ycb": "https://www.ycbbenchmarks.com/object-models/",
+}
+_VERSIONS_OF = ("neuralrecon", "torch", "numpy", "scipy", "numba", "trimesh", "libigl", "scikit-image", "hydra-core")
+
+
+class MeshFormat(StrEnum):
+    """File formats that meshes are written in."""
+
+    ply = "ply"
+    obj = "obj"
+    glb = "glb"
+    stl = "stl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectConfig:
+    """An object of a data set. `folder` is relative to the data root; objects of the set "demo" are simulated there."""
+
+    name: str = ""
+    set: str = ""
+    folder: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything that a run depends on.
+
+    Attributes:
+        object: which object of a data set.
+        capture: any capture folder, in place of an object.
+        data: the data root, which holds bigbird/, ycb/ and demo/; NEURALRECON_DATA if that is set.
+        out: the output folder; by default a dated one in outputs/.
+        overwrite: whether a finished run in `out` may be replaced.
+        seed: of everything random.
+        allow_partial: go on with a capture in which files are broken; what was left out is listed in the summary.
+        sensors: the sensors to use, such as [N1,N3,NP5]; all if empty.
+        every_nth_stop: use every n-th stop of the turntable.
+        downscale: divide the sides of the photographs by this.
+        formats: further formats of the mesh, beside mesh.ply.
+        simulate: how a demo object's capture is made.
+    """
+
+    object: ObjectConfig = field(default_factory=ObjectConfig)
+    capture: Path | None = None
+    data: Path = field(default_factory=lambda: Path(os.environ.get("NEURALRECON_DATA", "data")))
+    out: Path | None = None
+    overwrite: bool = False
+    seed: int = 0
+    allow_partial: bool = False
+    sensors: list[str] = field(default_factory=list)
+    every_nth_stop: int = 1
+    downscale: int = 1
+    formats: list[MeshFormat] = field(default_factory=list)
+    simulate: SimulateConfig = field(default_factory=SimulateConfig)
+    scene: SceneConfig = field(default_factory=SceneConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    label: LabelConfig = field(default_factory=LabelConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0 or self.every_nth_stop < 1 or self.downscale < 1:
+            raise ConfigError(
+                f"seed must be 0 or more, every_nth_stop and downscale 1 or more; "
+                f"got {self.seed}, {self.every_nth_stop} and {self.downscale}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What a run did, as in its summary.json.
+
+    `seconds` and `peak_memory_mb` are per stage; the latter is the most that the process had held by the stage's end.
+    `report` is None without ground truth, `views` without photographs held out. `left_out` is what the capture lacks.
+    """
+
+    name: str
+    folder: Path
+    capture: Path
+    n_images: int
+    is_metric: bool
+    left_out: tuple[str, ...]
+    mesh: Closedness
+    size_mm: tuple[float, ...]
+    labels: LabelSummary
+    report: MeshReport | None
+    views: ViewReport | None
+    seconds: dict[str, float]
+    peak_memory_mb: dict[str, float]
+    versions: dict[str, str]
+
+    @property
+    def score(self) -> float:
+        """What a sweep minimises: Chamfer distance to the truth in mm, else minus the held-out PSNR, else nan."""
+        if self.report is not None:
+            return self.report.raw.chamfer_mm
+        return -self.views.psnr_db if self.views is not None else math.nan
+
+
+def run(config: RunConfig) -> RunSummary:
+    """Reconstruct one object. All files are in the summary's folder, each whole; summary.json comes last.
+
+    A fit that ended is kept: the same command again goes on from it if what followed did not end.
+
+    Raises:
+        ConfigError: no such object or capture, or the output folder holds another run.
+        NeuralReconError: a stage cannot go on; the message says why.
+
+    Example:
+        >>> summary = run(RunConfig(capture=Path("data/mine/cup"), out=Path("outputs/cup")))  # doctest: +SKIP
+        >>> summary.mesh.is_watertight  # doctest: +SKIP
+        True
+    """
+    stages = Stages()
+    with kept_log() as log_to:
+        name = config.object.name if config.capture is None else config.capture.resolve().name
+        folder = RunFolder.chosen(config.out, name, _settings(config), overwrite=config.overwrite)
+        with stages.timed("capture"):
+            capture = _capture(config)
+        with stages.timed("scene"):
+            scene = Scene.from_capture(capture, config.scene)
+        folder.open()
+        log_to(folder.path / LOG_FILE)
+        with stages.timed("fit"):
+            result = _fit(scene, config, folder)
+        summary = replace(_products(result, scene, capture, config, folder, stages), name=name)
+        folder.finish(summary)
+        _log.info("%s: done in %.0f s; all is in %s", name, sum(stages.seconds.values()), folder.path)
+        return summary
+
+
+def _settings(config: RunConfig) -> str:
+    return as_yaml(replace(config, out=None, overwrite=False))
+
+
+def _capture(config: RunConfig) -> Capture:
+    path = _capture_folder(config)
+    try:
+        capture = read_capture(path, allow_partial=config.allow_partial)
+    except CaptureError as error:
+        if not path.is_dir():
+            raise ConfigError(str(error)) from error  # a mistyped path is no broken capture
+        raise
+    for line in capture.left_out:
+        _log.info("left out: %s", line)
+    sensors = config.sensors or None
+    return capture.restricted(sensors=sensors, every_nth_stop=config.every_nth_stop, downscale=config.downscale)
+
+
+def _capture_folder(config: RunConfig) -> Path:
+    wanted = config.object
+    if config.capture is not None:
+        return config.capture
+    if not wanted.name:
+        raise ConfigError("nothing to reconstruct: give an object or a capture, as in capture=data/mine/cup")
+    if wanted.set == "demo":
+        return _demo_capture(config)
+    folder = config.data / wanted.folder
+    if not folder.is_dir():
+        source = f" ({_ARCHIVES[wanted.set]} has the archives)" if wanted.set in _ARCHIVES else ""
+        raise ConfigError(
+            f"{wanted.name}: no folder {folder.absolute()}{source}; unpack it there, or set data=DIR or "
+            f"NEURALRECON_DATA to the folder that holds {wanted.folder}, or give capture=PATH"
+        )
+    return folder
+
+
+def _demo_capture(config: RunConfig) -> Path:
+    """The object's simulated capture, made once for each way of simulating it."""
+    recipe = plain(config.simulate) | {"workers": None}  # these change the time only
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:8]
+    folder = config.data / f"{config.object.folder}-{digest}"
+    if folder.is_dir():
+        _log.info("%s: capture in %s", config.object.name, folder)
+        return folder
+    _log.info("%s: simulating its capture into %s", config.object.name, folder)
+    return simulate(config.simulate, folder)
+
+
+def _fit(scene: Scene, config: RunConfig, folder: RunFolder) -> Fit:
+    if folder.has_fit:
+        _log.info("going on from the fit in %s", folder.path / FIT_FOLDER)
+        return load_fit(folder.path / FIT_FOLDER)
+    result = fit(scene, config.fit, seed=config.seed, folder=folder.path / FIT_FOLDER)
+    folder.keep_fit()
+    return result
+
+
+def _products(
+    result: Fit, scene: Scene, capture: Capture, config: RunConfig, folder: RunFolder, stages: Stages
+) -> RunSummary:
+    """Mesh, labels and evaluation of a fit, in its folder."""
+    with stages.timed("mesh"):
+        mesh = extract_mesh(result, config.mesh)
+        for name in dict.fromkeys([MESH_FILE, *(f"mesh.{suffix}" for suffix in config.formats)]):
+            with replacing(folder.path / name) as temporary:
+                write_mesh(mesh, temporary)
+    with stages.timed("labels"):
+        labels = write_labels(
+            mesh,
+            folder.path / LABEL_FOLDER,
+            config.label,
+            name=capture.name,
+            capture=capture,
+            seed=config.seed,
+        )
+    truth = capture.root / TRUTH_FILE
+    with stages.timed("evaluation"):
+        file = folder.path / MESH_FILE
+        report = evaluate_files(file, truth, config.evaluate, capture=capture) if truth.exists() else None
+        views = evaluate_views(result, scene) if scene.held_out else None
+    return RunSummary(
+        name=capture.name,
+        folder=folder.path,
+        capture=capture.root,
+        n_images=len(capture.images),
+        is_metric=capture.is_metric,
+        left_out=capture.left_out,
+        mesh=closedness(mesh),
+        size_mm=tuple(round(float(length) * 1e3, 2) for length in mesh.extents),
+        labels=labels,
+        report=report,
+        views=views,
+        seconds=stages.seconds,
+        peak_memory_mb=stages.peak_memory_mb,
+        versions=_versions(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
+    for name in _VERSIONS_OF:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found

@@ -1,0 +1,185 @@
+"""The output folder of a run: whose it is, its settings, its log, its timings."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, is_dataclass
+from datetime import datetime
+from enum import Enum
+from logging.handlers import MemoryHandler
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, NeuralReconError
+from ..label.atomic import replacing
+from ..usage import nearest
+
+CONFIG_FILE, SUMMARY_FILE, LOG_FILE = "config.yaml", "summary.json", "log.txt"
+FIT_FOLDER, LABEL_FOLDER, MESH_FILE = "fit", "labels", "mesh.ply"
+# what a run writes, and what overwriting takes away
+_OURS = (CONFIG_FILE, SUMMARY_FILE, LOG_FILE, FIT_FOLDER, LABEL_FOLDER, "fit_done", "mesh.*")
+_FIT_DONE = "fit_done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFolder:
+    """Where a run writes. `has_fit` says that an earlier run with the same settings ended its fit there."""
+
+    path: Path
+    settings: str
+    has_fit: bool
+
+    @staticmethod
+    def chosen(out: Path | None, name: str, settings: str, *, overwrite: bool) -> RunFolder:
+        """`out`, or outputs/{name}/{date and time}. Nothing is written yet.
+
+        Args:
+            settings: the text of config.yaml; a folder with the same text and no summary is an unfinished run.
+            overwrite: whether another run may be replaced.
+
+        Raises:
+            ConfigError: a finished run, a run with other settings, or files that are no run's.
+        """
+        if out is None:
+            dated = Path("outputs") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+            path = next(p for p in [dated, *(Path(f"{dated}-{i}") for i in range(2, 10_000))] if not p.exists())
+            return RunFolder(path=path, settings=settings, has_fit=False)
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"out={out} is a file; name a folder")
+        if not out.exists() or not any(out.iterdir()):
+            return RunFolder(path=out, settings=settings, has_fit=False)
+        if not (out / CONFIG_FILE).exists():
+            raise ConfigError(f"out={out} has files in it that are no run's; name a new or empty folder")
+        same = (out / CONFIG_FILE).read_text() == settings
+        finished = (out / SUMMARY_FILE).exists()
+        if not overwrite and (finished or not same):
+            found = "a finished run" if finished else "a run with other settings"
+            raise ConfigError(f"out={out} holds {found}; add overwrite=true to replace it, or name another folder")
+        return RunFolder(path=out, settings=settings, has_fit=same and not finished and (out / _FIT_DONE).exists())
+
+    def open(self) -> None:
+        """Make it ready: unless there is a fit to go on from, an earlier run's files go away."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.has_fit:
+            for old in [entry for pattern in _OURS for entry in self.path.glob(pattern)]:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        self.write_text(CONFIG_FILE, self.settings)
+
+    def write_text(self, name: str, text: str) -> None:
+        with replacing(self.path / name) as temporary:
+            temporary.write_text(text)
+
+    def keep_fit(self) -> None:
+        """From here on a run that breaks off has a fit to go on from."""
+        self.write_text(_FIT_DONE, "")
+
+    def finish(self, summary: Any) -> None:
+        """Write summary.json, the sign that all is there."""
+        self.write_text(SUMMARY_FILE, json.dumps(plain(summary), indent=2) + "\n")
+        (self.path / _FIT_DONE).unlink(missing_ok=True)
+
+
+def require_run(folder: Path, *needed: str) -> None:
+    """That a folder is a run's and has these files.
+
+    Raises:
+        ConfigError: it is not, or has not.
+    """
+    if not folder.is_dir():
+        parent = next(p for p in folder.absolute().parents if p.is_dir())
+        near = nearest(folder.name, [p.name for p in parent.iterdir() if p.is_dir()])
+        raise ConfigError(f"run={folder}: no such folder in {parent}{near}")
+    missing = [name for name in needed if not (folder / name).exists()]
+    if missing:
+        raise ConfigError(f"run={folder}: no {' and no '.join(missing)} in it; give the folder that a run wrote")
+
+
+def capture_of(folder: Path) -> Path:
+    """The capture that a finished run was made from."""
+    require_run(folder, SUMMARY_FILE)
+    return Path(json.loads((folder / SUMMARY_FILE).read_text())["capture"])
+
+
+def plain(value: Any) -> Any:
+    """A dataclass tree as what JSON knows: paths and enums as text, tuples as lists, None for what is not finite."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def as_yaml(settings: Any, indent: str = "") -> str:
+    """A settings dataclass as YAML: nested keys indented, values as JSON writes them."""
+    lines = []
+    for key, value in plain(settings).items() if not isinstance(settings, dict) else settings.items():
+        nested = isinstance(value, dict) and value
+        lines.append(f"{indent}{key}:" + ("" if nested else f" {_flow(value)}"))
+        lines += [as_yaml(value, indent + "  ")] if nested else []
+    return "\n".join(lines) + ("" if indent else "\n")
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_flow(item) for item in value)}]"
+    text = json.dumps(value)
+    # YAML 1.1 takes 1e-05 for text and 1.0e-05 for a number
+    return text.replace("e", ".0e") if isinstance(value, float) and "e" in text and "." not in text else text
+
+
+@dataclass(slots=True)
+class Stages:
+    """Seconds of each stage, and the most memory in MB that the process had held by its end."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_mb: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - started, 2)
+        unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
+        self.peak_memory_mb[name] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
+
+
+@contextmanager
+def kept_log() -> Iterator[Callable[[Path], None]]:
+    """Keep what the package logs; the function in hand names the file that it goes to, from the first line on."""
+    logger = logging.getLogger(__package__.partition(".")[0] if __package__ else None)
+    kept = MemoryHandler(capacity=100_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+    level = logger.level
+    logger.addHandler(kept)
+    logger.setLevel(logging.INFO)
+
+    def to(path: Path) -> None:
+        file = logging.FileHandler(path, mode="w")
+        file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        kept.setTarget(file)
+
+    try:
+        yield to
+    except BaseException as error:
+        trace = None if isinstance(error, NeuralReconError) else sys.exc_info()
+        kept.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, f"ended: {error!r}", (), trace))
+        raise
+    finally:
+        kept.flush()
+        if isinstance(kept.target, logging.FileHandler):
+            kept.target.close()
+        kept.close()
+        logger.removeHandler(kept)
+        logger.setLevel(level)
