@@ -238,7 +238,7 @@ def test_looking_at_1800_files_takes_seconds(tmp_path: Path) -> None:
     start = time.perf_counter()
     capture = read_bigbird(root)
     assert len(capture.images) == 1800
-    # 1.1 s on one core of a shared machine: the bound catches decoding (minutes at full size), not a slow disk
+    # The test takes 1.2 s on one core. The bound catches decoding (minutes at full size), not a slow disk.
     assert time.perf_counter() - start < 15
 
 

@@ -34,12 +34,14 @@ from neuralrecon.capture import (
     write_plain,
 )
 from neuralrecon.errors import CaptureError
+from neuralrecon.geometry import Rigid
 
 
 def assert_same(a: Capture, b: Capture) -> None:
     """Equal up to the rounding of one orthonormalisation."""
+    same = Rigid.identity()
     for mine, other in zip(a.sensors, b.sensors, strict=True):
-        assert dataclasses.replace(mine, sensor_from_rig=None) == dataclasses.replace(other, sensor_from_rig=None)
+        assert dataclasses.replace(mine, sensor_from_rig=same) == dataclasses.replace(other, sensor_from_rig=same)
         np.testing.assert_allclose(mine.sensor_from_rig.matrix(), other.sensor_from_rig.matrix(), atol=1e-14)
     for mine, other in zip(a.frames, b.frames, strict=True):
         assert (mine.name, mine.angle_deg) == (other.name, other.angle_deg)
