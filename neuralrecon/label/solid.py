@@ -114,7 +114,8 @@ class Solid:
         back = np.argsort(order)
         centred = np.ascontiguousarray(points[order] - self.centre, dtype=np.float64)
         squared, face, place = (np.asarray(x) for x in self.tree.squared_distance(self.vertices, self.faces, centred))
-        return np.sqrt(squared[back]), face[back], place[back] + self.centre
+        # igl counts in C's long long, which numpy holds for another type than int64.
+        return np.sqrt(squared[back]), face[back].astype(np.int64), place[back] + self.centre
 
     def first_hit(
         self, origins: Float[np.ndarray, "rays 3"], directions: Float[np.ndarray, "rays 3"]
