@@ -34,7 +34,7 @@ def evaluate_image(
     """Compares two images with values in [0, 1], and the silhouettes where both are given.
 
     Example:
-        >>> evaluate_image(np.zeros((16, 16, 3)), np.full((16, 16, 3), 0.1)).psnr_db
+        >>> round(evaluate_image(np.zeros((16, 16, 3)), np.full((16, 16, 3), 0.1)).psnr_db, 6)
         20.0
     """
     overlap = object_psnr_db = object_ssim = None
