@@ -70,33 +70,41 @@ class Camera:
     def project(self, points_in_cam: Float[Tensor, "*points 3"]) -> Float[Tensor, "*points 2"]:
         """Pixel coordinates (u, v) of points in front of the camera (z > 0; others give a meaningless value)."""
         xy = points_in_cam[..., :2] / points_in_cam[..., 2:]
-        xy = self._distort(xy)
+        if any(self.distortion):
+            xy = distort(xy, xy.new_tensor(self.distortion))
         f = xy.new_tensor([self.fx, self.fy])
         return xy * f + xy.new_tensor([self.cx, self.cy])
 
     def rays(self, pixels: Float[Tensor, "*points 2"]) -> Float[Tensor, "*points 3"]:
-        """Directions in the camera frame with z = 1 (scale by depth to get points), distortion undone.
-
-        The inverse of the distortion is found by fixed-point iteration with Newton-like contraction
-        (OpenCV's `undistortPoints`); for the mild distortion of such rigs eight steps reach float32's precision.
-        """
+        """Directions in the camera frame with z = 1 (scale by depth to get points), distortion undone."""
         f = pixels.new_tensor([self.fx, self.fy])
-        target = (pixels - pixels.new_tensor([self.cx, self.cy])) / f
-        xy = target
+        xy = (pixels - pixels.new_tensor([self.cx, self.cy])) / f
         if any(self.distortion):
-            for _ in range(_UNDISTORT_STEPS):
-                xy = xy - (self._distort(xy) - target)
+            xy = undistort(xy, xy.new_tensor(self.distortion))
         return torch.cat([xy, torch.ones_like(xy[..., :1])], dim=-1)
 
-    def _distort(self, xy: Float[Tensor, "*points 2"]) -> Float[Tensor, "*points 2"]:
-        k1, k2, p1, p2, k3 = self.distortion
-        x, y = xy[..., 0], xy[..., 1]
-        r2 = x * x + y * y
-        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-        return torch.stack(
-            [
-                x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-                y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
-            ],
-            dim=-1,
-        )
+
+def distort(xy: Float[Tensor, "*points 2"], coefficients: Float[Tensor, "*#points 5"]) -> Float[Tensor, "*points 2"]:
+    """Ideal image plane (z = 1) to distorted, by OpenCV's k1 k2 p1 p2 k3."""
+    k1, k2, p1, p2, k3 = coefficients.unbind(-1)
+    x, y = xy[..., 0], xy[..., 1]
+    r2 = x * x + y * y
+    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    return torch.stack(
+        [
+            x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+            y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+        ],
+        dim=-1,
+    )
+
+
+def undistort(xy: Float[Tensor, "*points 2"], coefficients: Float[Tensor, "*#points 5"]) -> Float[Tensor, "*points 2"]:
+    """Inverse of `distort` by fixed-point iteration.
+
+    For the mild distortion of such rigs eight steps reach float32's precision.
+    """
+    ideal = xy
+    for _ in range(_UNDISTORT_STEPS):
+        ideal = ideal - (distort(ideal, coefficients) - xy)
+    return ideal

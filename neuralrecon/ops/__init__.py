@@ -8,5 +8,8 @@ from .backends import use_backend as use_backend
 from .composite import composite as composite
 from .hash_encode import HashGrid as HashGrid
 from .hash_encode import hash_encode as hash_encode
+from .hash_encode import hash_features as hash_features
 from .march import Samples as Samples
 from .march import march as march
+from .sdf_query import SdfNetwork as SdfNetwork
+from .sdf_query import sdf_query as sdf_query

@@ -79,3 +79,20 @@ def hash_encode(
     from ._torch import hash_encode_torch
 
     return hash_encode_torch(points.detach(), table, grid, levels)
+
+
+def hash_features(
+    points: Float[Tensor, "points 3"],
+    table: Float[Tensor, "entries features_per_level"],
+    grid: HashGrid,
+    active_levels: int | None = None,
+) -> Float[Tensor, "points features"]:
+    """The features of `hash_encode` alone, for those who need no derivative by position."""
+    levels = grid.levels if active_levels is None else min(active_levels, grid.levels)
+    if backend_for(table) == Backend.cpu:
+        from ._cpu import hash_features_cpu
+
+        return hash_features_cpu(points.detach(), table, grid, levels)
+    from ._torch import hash_encode_torch
+
+    return hash_encode_torch(points.detach(), table, grid, levels)[0]

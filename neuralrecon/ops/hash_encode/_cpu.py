@@ -20,52 +20,88 @@ from . import HashGrid
 def hash_encode_cpu(
     points: Float[Tensor, "points 3"], table: Float[Tensor, "entries f"], grid: HashGrid, levels: int
 ) -> tuple[Float[Tensor, "points features"], Float[Tensor, "points features 3"]]:
-    return _HashEncode.apply(points, table, grid, levels)  # pyright: ignore[reportReturnType]
+    return _HashEncode.apply(points, table, grid, levels, True)  # pyright: ignore[reportReturnType]
+
+
+def hash_features_cpu(
+    points: Float[Tensor, "points 3"], table: Float[Tensor, "entries f"], grid: HashGrid, levels: int
+) -> Float[Tensor, "points features"]:
+    return _HashEncode.apply(points, table, grid, levels, False)[0]  # pyright: ignore[reportOptionalSubscript]
 
 
 class _HashEncode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, points: Tensor, table: Tensor, grid: HashGrid, levels: int) -> tuple[Tensor, Tensor]:
-        if grid.features_per_level != 2:
-            raise NotImplementedError("the compiled encoding takes 2 features per level; others run with use_backend")
-        numba.set_num_threads(min(n_threads(), numba.config.NUMBA_NUM_THREADS))
-        n = points.shape[0]
-        features = torch.empty(grid.n_features, n)
-        jacobian = torch.empty(3, grid.n_features, n)
-        if levels < grid.levels:
-            features[2 * levels :].zero_()
-            jacobian[:, 2 * levels :].zero_()
+    def forward(
+        ctx, points: Tensor, table: Tensor, grid: HashGrid, levels: int, with_jacobian: bool
+    ) -> tuple[Tensor, Tensor]:
         points_soa = points.t().contiguous()
-        _forward(
-            points_soa.numpy(),
-            table.detach().contiguous().numpy(),
-            *_layout(grid),
-            levels,
-            numba.get_num_threads(),
-            features.numpy(),
-            jacobian.numpy(),
+        features = torch.empty(grid.n_features, points.shape[0])
+        jacobian = encode_level_major(
+            points_soa, table.detach(), grid, levels, features, with_jacobian=with_jacobian
         )
         ctx.save_for_backward(points_soa)
-        ctx.grid, ctx.levels, ctx.table_shape = grid, levels, table.shape
+        ctx.grid, ctx.levels, ctx.table_shape, ctx.with_jacobian = grid, levels, table.shape, with_jacobian
         return features.t(), jacobian.permute(2, 1, 0)
 
     @staticmethod
     def backward(ctx, d_features: Tensor, d_jacobian: Tensor):
         (points_soa,) = ctx.saved_tensors
         d_table = torch.zeros(ctx.table_shape)
-        _backward(
+        if not ctx.with_jacobian:
+            d_jacobian = d_jacobian.new_empty(0, 0, 0)
+        backward_kernel(
             points_soa.numpy(),
             d_features.t().contiguous().numpy(),
             d_jacobian.permute(2, 1, 0).contiguous().numpy(),
-            *_layout(ctx.grid),
+            *layout_arrays(ctx.grid),
             ctx.levels,
-            numba.get_num_threads(),
+            use_threads(),
             d_table.numpy(),
         )
-        return None, d_table, None, None
+        return None, d_table, None, None, None
 
 
-def _layout(grid: HashGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+def encode_level_major(
+    points_soa: Float[Tensor, "3 points"],
+    table: Tensor,
+    grid: HashGrid,
+    levels: int,
+    features: Float[Tensor, "features points"],
+    *,
+    with_jacobian: bool,
+) -> Float[Tensor, "3 features points"]:
+    """Fill `features`, as they lie in memory, and return the Jacobian (empty if not wanted).
+
+    Rows beyond the levels in use become zero.
+
+    Raises:
+        NotImplementedError: not 2 features a level.
+    """
+    if grid.features_per_level != 2:
+        raise NotImplementedError("the compiled encoding takes 2 features per level; others run with use_backend")
+    jacobian = torch.empty(3, *features.shape) if with_jacobian else torch.empty(0, 0, 0)
+    features[2 * levels :].zero_()
+    jacobian[:, 2 * levels :].zero_()
+    forward_kernel(
+        points_soa.numpy(),
+        table.contiguous().numpy(),
+        *layout_arrays(grid),
+        levels,
+        use_threads(),
+        features.numpy(),
+        jacobian.numpy(),
+    )
+    return jacobian
+
+
+def use_threads() -> int:
+    """Give Numba torch's number of threads."""
+    threads = min(n_threads(), numba.config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(threads)
+    return threads
+
+
+def layout_arrays(grid: HashGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     dense = np.array([grid.is_dense(level) for level in range(grid.levels)])
     mask = (1 << grid.log2_table_size) - 1
     return np.array(grid.resolutions, np.int64), np.array(grid.offsets, np.int64), dense, mask
@@ -115,8 +151,10 @@ def _value_and_slopes(v0, v1, v2, v3, v4, v5, v6, v7, fx, fy, fz, scale):
 
 
 @numba.njit(parallel=True, cache=True, fastmath=True)
-def _forward(points, table, resolutions, offsets, dense, mask, levels, threads, features, jacobian):
+def forward_kernel(points, table, resolutions, offsets, dense, mask, levels, threads, features, jacobian):
+    """Fill features [2 * levels, n] and, unless it is empty, jacobian [3, 2 * levels, n] at points [3, n]."""
     n = points.shape[1]
+    with_jacobian = jacobian.shape[0] == 3
     run = (n + threads - 1) // threads
     for thread in numba.prange(threads):
         for level in range(levels):
@@ -139,10 +177,12 @@ def _forward(points, table, resolutions, offsets, dense, mask, levels, threads, 
                 a7, b7 = table[e7, 0], table[e7, 1]
                 value, jx, jy, jz = _value_and_slopes(a0, a1, a2, a3, a4, a5, a6, a7, fx, fy, fz, scale)
                 features[r, i] = value
-                jacobian[0, r, i], jacobian[1, r, i], jacobian[2, r, i] = jx, jy, jz
+                if with_jacobian:
+                    jacobian[0, r, i], jacobian[1, r, i], jacobian[2, r, i] = jx, jy, jz
                 value, jx, jy, jz = _value_and_slopes(b0, b1, b2, b3, b4, b5, b6, b7, fx, fy, fz, scale)
                 features[r + 1, i] = value
-                jacobian[0, r + 1, i], jacobian[1, r + 1, i], jacobian[2, r + 1, i] = jx, jy, jz
+                if with_jacobian:
+                    jacobian[0, r + 1, i], jacobian[1, r + 1, i], jacobian[2, r + 1, i] = jx, jy, jz
 
 
 @numba.njit(inline="always")
@@ -166,13 +206,27 @@ def _corner_gradients(d, jx, jy, jz, fx, fy, fz):
     )
 
 
+@numba.njit(inline="always")
+def _scatter(d_table, f, e0, e1, e2, e3, e4, e5, e6, e7, d, jx, jy, jz, fx, fy, fz):
+    g0, g1, g2, g3, g4, g5, g6, g7 = _corner_gradients(d, jx, jy, jz, fx, fy, fz)
+    d_table[e0, f] += g0
+    d_table[e1, f] += g1
+    d_table[e2, f] += g2
+    d_table[e3, f] += g3
+    d_table[e4, f] += g4
+    d_table[e5, f] += g5
+    d_table[e6, f] += g6
+    d_table[e7, f] += g7
+
+
 @numba.njit(parallel=True, cache=True, fastmath=True)
-def _backward(points, d_features, d_jacobian, resolutions, offsets, dense, mask, levels, threads, d_table):
+def backward_kernel(points, d_features, d_jacobian, resolutions, offsets, dense, mask, levels, threads, d_table):
+    """Add to d_table [entries, 2]; an empty d_jacobian stands for zeros."""
     n = points.shape[1]
+    with_jacobian = d_jacobian.shape[0] == 3
     for thread in numba.prange(threads):
         for level in range(thread, levels, threads):
             resolution, scale = resolutions[level], np.float32(resolutions[level])
-            r = 2 * level
             for i in range(n):
                 ix, fx = _cell(points[0, i], resolution)
                 iy, fy = _cell(points[1, i], resolution)
@@ -181,20 +235,32 @@ def _backward(points, d_features, d_jacobian, resolutions, offsets, dense, mask,
                     ix, iy, iz, resolution + 1, dense[level], mask, offsets[level]
                 )
                 for f in range(2):
-                    g0, g1, g2, g3, g4, g5, g6, g7 = _corner_gradients(
-                        d_features[r + f, i],
-                        scale * d_jacobian[0, r + f, i],
-                        scale * d_jacobian[1, r + f, i],
-                        scale * d_jacobian[2, r + f, i],
-                        fx,
-                        fy,
-                        fz,
-                    )
-                    d_table[e0, f] += g0
-                    d_table[e1, f] += g1
-                    d_table[e2, f] += g2
-                    d_table[e3, f] += g3
-                    d_table[e4, f] += g4
-                    d_table[e5, f] += g5
-                    d_table[e6, f] += g6
-                    d_table[e7, f] += g7
+                    row = 2 * level + f
+                    jx = jy = jz = np.float32(0.0)
+                    if with_jacobian:
+                        jx, jy, jz = d_jacobian[0, row, i], d_jacobian[1, row, i], d_jacobian[2, row, i]
+                    d = d_features[row, i]
+                    jx, jy, jz = scale * jx, scale * jy, scale * jz
+                    _scatter(d_table, f, e0, e1, e2, e3, e4, e5, e6, e7, d, jx, jy, jz, fx, fy, fz)
+
+
+@numba.njit(parallel=True, cache=True, fastmath=True)
+def backward_product_kernel(
+    points, by_feature, d_sdf, d_gradient, resolutions, offsets, dense, mask, levels, threads, d_table
+):
+    """`backward_kernel` for d_features = by_feature * d_sdf and d_jacobian = by_feature * d_gradient, never stored."""
+    n = points.shape[1]
+    for thread in numba.prange(threads):
+        for level in range(thread, levels, threads):
+            resolution, scale = resolutions[level], np.float32(resolutions[level])
+            for i in range(n):
+                ix, fx = _cell(points[0, i], resolution)
+                iy, fy = _cell(points[1, i], resolution)
+                iz, fz = _cell(points[2, i], resolution)
+                e0, e1, e2, e3, e4, e5, e6, e7 = _corners(
+                    ix, iy, iz, resolution + 1, dense[level], mask, offsets[level]
+                )
+                d, gx, gy, gz = d_sdf[i], scale * d_gradient[0, i], scale * d_gradient[1, i], scale * d_gradient[2, i]
+                for f in range(2):
+                    w = by_feature[2 * level + f, i]
+                    _scatter(d_table, f, e0, e1, e2, e3, e4, e5, e6, e7, w * d, w * gx, w * gy, w * gz, fx, fy, fz)

@@ -1,0 +1,4 @@
+"""From a fit to a closed mesh in metres."""
+
+from .mesh import MeshConfig as MeshConfig
+from .mesh import extract_mesh as extract_mesh

@@ -1,0 +1,4 @@
+"""The learned solid: where its surface is, and how it looks."""
+
+from .surface_model import FieldConfig as FieldConfig
+from .surface_model import SurfaceModel as SurfaceModel

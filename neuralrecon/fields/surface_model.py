@@ -1,0 +1,140 @@
+"""`SurfaceModel`: position to signed distance and gradient; position, normal and direction to colour."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..ops import HashGrid, SdfNetwork, hash_features, sdf_query
+from .directions import reflect, spherical_harmonics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldConfig:
+    """Size of the model.
+
+    Attributes:
+        levels, log2_table_size, base_resolution, finest_resolution: the sdf's hash grid (see `HashGrid`).
+        color_levels, color_log2_table_size, color_finest_resolution: the appearance's own hash grid, so that print
+            does not have to go through the features that shape the surface.
+        hidden: width of all hidden layers.
+    """
+
+    levels: int = 12
+    log2_table_size: int = 17
+    base_resolution: int = 16
+    finest_resolution: int = 512
+    color_levels: int = 12
+    color_log2_table_size: int = 17
+    color_finest_resolution: int = 1024
+    hidden: int = 64
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.levels <= 24 and 1 <= self.color_levels <= 24):
+            raise ConfigError(f"levels and color_levels must be 1 to 24, got {self.levels} and {self.color_levels}")
+        if not (10 <= self.log2_table_size <= 24 and 10 <= self.color_log2_table_size <= 24):
+            raise ConfigError("log2_table_size and color_log2_table_size must be 10 to 24")
+
+    @property
+    def sdf_grid(self) -> HashGrid:
+        return HashGrid(
+            levels=self.levels,
+            log2_table_size=self.log2_table_size,
+            base_resolution=self.base_resolution,
+            finest_resolution=self.finest_resolution,
+        )
+
+    @property
+    def color_grid(self) -> HashGrid:
+        return HashGrid(
+            levels=self.color_levels,
+            log2_table_size=self.color_log2_table_size,
+            base_resolution=self.base_resolution,
+            finest_resolution=self.color_finest_resolution,
+        )
+
+
+class SurfaceModel(nn.Module):
+    """Hash-grid signed distance field with one hidden ReLU layer, and a colour network conditioned in the rig frame.
+
+    With ReLU the gradient of the sdf is a plain product, so its own gradient needs no second pass through the encoding
+    (it is `Jᵀ W1ᵀ (mask * w2)`). Everything is in the unit frame; the sdf is positive outside.
+    """
+
+    def __init__(self, config: FieldConfig, n_sensors: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        h = config.hidden
+        self.sdf_table = nn.Parameter(_small(config.sdf_grid, generator))
+        self.color_table = nn.Parameter(_small(config.color_grid, generator))
+        self.sdf_hidden = _linear(3 + config.sdf_grid.n_features, h, generator)
+        self.sdf_out = _linear(h, 1, generator)
+        self.color_hidden = _linear(config.color_grid.n_features + 3 + 9 + 1, h, generator)
+        self.color_middle = _linear(h, h, generator)
+        self.color_out = _linear(h, 3, generator)
+        self.sensor_log_gain = nn.Parameter(torch.zeros(n_sensors, 3))
+        self.sensor_offset = nn.Parameter(torch.zeros(n_sensors, 3))
+
+    def surface(
+        self, points: Float[Tensor, "points 3"], active_levels: int | None = None
+    ) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]:
+        """Signed distance and its gradient by position; both differentiable once with respect to the parameters."""
+        network = SdfNetwork(
+            table=self.sdf_table,
+            hidden_weight=self.sdf_hidden.weight,
+            hidden_bias=self.sdf_hidden.bias,
+            out_weight=self.sdf_out.weight[0],
+            out_bias=self.sdf_out.bias[0],
+        )
+        return sdf_query(points, network, self.config.sdf_grid, active_levels)
+
+    @torch.no_grad()
+    def sdf(self, points: Float[Tensor, "points 3"], active_levels: int | None = None) -> Float[Tensor, "points"]:
+        """Signed distance only, without gradients, in blocks of bounded memory."""
+        parts = []
+        for block in points.split(1 << 16):
+            features = hash_features(block, self.sdf_table, self.config.sdf_grid, active_levels)
+            hidden = self.sdf_hidden(torch.cat([block - 0.5, features], dim=1))
+            parts.append(self.sdf_out(hidden.relu())[:, 0])
+        return torch.cat(parts) if parts else points.new_empty(0)
+
+    def color(
+        self,
+        points: Float[Tensor, "samples 3"],
+        normals: Float[Tensor, "samples 3"],
+        directions: Float[Tensor, "samples 3"],
+        rig_from_world: Float[Tensor, "samples 3 3"],
+    ) -> Float[Tensor, "samples 3"]:
+        """sRGB in [0, 1]. Normal and mirrored direction are seen from the room, where the lights stand still."""
+        features = hash_features(points, self.color_table, self.config.color_grid)
+        normals_in_rig = (rig_from_world @ normals[:, :, None])[:, :, 0]
+        mirrored = reflect(directions, normals)
+        mirrored_in_rig = (rig_from_world @ mirrored[:, :, None])[:, :, 0]
+        facing = -(directions * normals).sum(dim=1, keepdim=True)
+        inputs = torch.cat([features, normals_in_rig, spherical_harmonics(mirrored_in_rig), facing], dim=1)
+        hidden = self.color_middle(self.color_hidden(inputs).relu()).relu()
+        return torch.sigmoid(self.color_out(hidden))
+
+    def as_sensor(
+        self, colors: Float[Tensor, "rays 3"], opacity: Float[Tensor, "rays"], sensors: Int[Tensor, "rays"]
+    ) -> Float[Tensor, "rays 3"]:
+        """What each sensor would record of premultiplied colours: its own exposure and white balance."""
+        return colors * self.sensor_log_gain[sensors].exp() + opacity[:, None] * self.sensor_offset[sensors]
+
+
+def _small(grid: HashGrid, generator: torch.Generator) -> Tensor:
+    return (torch.rand(grid.n_entries, grid.features_per_level, generator=generator) * 2 - 1) * 1e-4
+
+
+def _linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:
+    layer = nn.Linear(n_in, n_out)
+    bound = math.sqrt(6 / n_in)
+    with torch.no_grad():
+        layer.weight.copy_((torch.rand(n_out, n_in, generator=generator) * 2 - 1) * bound)
+        layer.bias.zero_()
+    return layer

@@ -1,0 +1,23 @@
+"""The definition of `sdf_query`: gradients by autograd."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..hash_encode import HashGrid
+from ..hash_encode._torch import hash_encode_torch
+from . import SdfNetwork
+
+
+def sdf_query_torch(
+    points: Float[Tensor, "points 3"], network: SdfNetwork, grid: HashGrid, levels: int
+) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]:
+    features, jacobian = hash_encode_torch(points, network.table, grid, levels)
+    inputs = torch.cat([points - 0.5, features], dim=1)
+    before = inputs @ network.hidden_weight.t() + network.hidden_bias
+    sdf = before.relu() @ network.out_weight + network.out_bias
+    by_input = ((before > 0) * network.out_weight) @ network.hidden_weight
+    gradient = by_input[:, :3] + (jacobian * by_input[:, 3:, None]).sum(dim=1)
+    return sdf, gradient

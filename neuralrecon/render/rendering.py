@@ -1,0 +1,101 @@
+"""Volume rendering of a signed distance field along rays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..fields import SurfaceModel
+from ..geometry import Box
+from ..ops import Samples, composite, march
+from ..scene import ColorRays
+from .neus import neus_alpha
+from .occupancy import Occupancy
+
+_VISIBLE = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaySamples:
+    """Where the model is to be asked along a batch of rays: positions and directions in the unit frame."""
+
+    batch: ColorRays
+    packed: Samples
+    points: Float[Tensor, "samples 3"]
+    directions: Float[Tensor, "samples 3"]
+    step: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """What each ray sees.
+
+    `colors` are premultiplied by opacity and as the ray's sensor records them; `opacity` is in [0, 1].
+    """
+
+    colors: Float[Tensor, "rays 3"]
+    opacity: Float[Tensor, "rays"]
+    weights: Float[Tensor, "samples"]
+
+
+def sample_rays(
+    batch: ColorRays, occupancy: Occupancy, step: float, jitter: Float[Tensor, "rays"]
+) -> RaySamples:
+    """Samples `step` unit lengths apart, in the band of cells where the surface may be."""
+    rays = batch.rays
+    cube = Box(low=torch.zeros(3), high=torch.ones(3))
+    near, far = cube.intersect(rays)
+    packed = march(rays.origins, rays.directions, near, far, occupancy.cells, step, jitter)
+    directions = rays.directions[packed.ray_indices]
+    points = rays.origins[packed.ray_indices] + directions * packed.t_mids[:, None]
+    return RaySamples(batch=batch, packed=packed, points=points, directions=directions, step=step)
+
+
+def render(
+    model: SurfaceModel,
+    samples: RaySamples,
+    sdf: Float[Tensor, "samples"],
+    gradients: Float[Tensor, "samples 3"],
+    *,
+    inv_s: float,
+    cos_anneal: float = 1.0,
+) -> Rendering:
+    """Composite what the model said at the samples (`model.surface(samples.points)`).
+
+    Colour is only computed for samples that weigh more than a thousandth: the rest cannot be seen.
+
+    Args:
+        inv_s: steepness of the opacity, 1/unit length; samples should not be further apart than 1/inv_s.
+        cos_anneal: see `neus_alpha`.
+    """
+    batch, of_ray = samples.batch, samples.packed.ray_indices
+    slope = (gradients * samples.directions).sum(dim=1)
+    alpha = neus_alpha(sdf, slope, inv_s, samples.step, cos_anneal)
+    weights, left = composite(alpha, samples.packed.ray_starts)
+    seen = (weights.detach() > _VISIBLE).nonzero()[:, 0]
+    of_ray = of_ray[seen]
+    colors = model.color(
+        samples.points[seen],
+        torch.nn.functional.normalize(gradients[seen], dim=1),
+        samples.directions[seen],
+        batch.rig_from_world[of_ray],
+    )
+    weighted = colors * weights[seen, None]
+    ray_colors = torch.zeros(len(left), 3, dtype=colors.dtype).index_add(0, of_ray, weighted)
+    opacity = 1 - left
+    return Rendering(
+        colors=model.as_sensor(ray_colors, opacity, batch.sensors), opacity=opacity, weights=weights
+    )
+
+
+@torch.no_grad()
+def render_view(
+    model: SurfaceModel, batch: ColorRays, occupancy: Occupancy, *, inv_s: float, step: float
+) -> Rendering:
+    """Rays of a whole picture, without gradients; sampled at the intervals' middles."""
+    samples = sample_rays(batch, occupancy, step, torch.full((len(batch.inside),), 0.5))
+    sdf, gradients = model.surface(samples.points)
+    return render(model, samples, sdf, gradients, inv_s=inv_s)

@@ -1,0 +1,7 @@
+"""Evidence: what the pixels, silhouettes and depth of a capture say about one object, ready to draw rays from."""
+
+from .batch import ColorRays as ColorRays
+from .batch import DepthRays as DepthRays
+from .hull import VisualHull as VisualHull
+from .scene import Scene as Scene
+from .scene import SceneConfig as SceneConfig

@@ -1,0 +1,38 @@
+"""What one training step looks at, in the unit frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..geometry import Rays
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColorRays:
+    """Rays through pixels of photographs.
+
+    `colors` are sRGB in [0, 1]; `inside` says whether the pixel lies in the silhouette; `rig_from_world` are rotations
+    (one per ray) into the frame in which the lights stand still; `sensors` and `images` count from 0.
+    """
+
+    rays: Rays
+    colors: Float[Tensor, "rays 3"]
+    inside: Bool[Tensor, "rays"]
+    rig_from_world: Float[Tensor, "rays 3 3"]
+    sensors: Int[Tensor, "rays"]
+    images: Int[Tensor, "rays"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthRays:
+    """Readings of depth cameras: where the ray started, which way it went, how far it got (all in unit lengths).
+
+    `inlier` is the probability in [0, 1] that the reading is the object's surface and not an error of the sensor.
+    """
+
+    rays: Rays
+    distances: Float[Tensor, "rays"]
+    inlier: Float[Tensor, "rays"]

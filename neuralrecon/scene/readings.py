@@ -1,0 +1,70 @@
+"""Depth readings that lie on the object, each cast from the depth camera itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int
+from torch import Tensor
+
+from ..geometry import Camera, Rays, Rigid, Similarity
+from .batch import DepthRays
+from .hull import VisualHull
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """Points that depth cameras measured on the object, with the camera centre each was measured from (unit)."""
+
+    points: Float[Tensor, "readings 3"]
+    frames: Int[Tensor, "readings"]
+    inlier: Float[Tensor, "readings"]
+    origins: Float[Tensor, "depth_images 3"]
+
+    def draw(self, n: int, generator: torch.Generator) -> DepthRays:
+        chosen = torch.randint(len(self.points), (n,), generator=generator)
+        origins = self.origins[self.frames[chosen]]
+        along = self.points[chosen] - origins
+        distances = along.norm(dim=1)
+        return DepthRays(
+            rays=Rays(origins=origins, directions=along / distances[:, None]),
+            distances=distances,
+            inlier=self.inlier[chosen],
+        )
+
+    @staticmethod
+    def gather(points: Sequence[Tensor], cam_from_world: Sequence[Rigid], unit_from_world: Similarity) -> Readings:
+        """From points per depth image, in world metres."""
+        frames = torch.cat([torch.full((len(p),), i, dtype=torch.int32) for i, p in enumerate(points)])
+        centers = torch.stack([pose.inverse().translation for pose in cam_from_world])
+        return Readings(
+            points=unit_from_world.apply(torch.cat(list(points))).float(),
+            frames=frames,
+            inlier=torch.ones(len(frames)),
+            origins=unit_from_world.apply(centers).float(),
+        )
+
+
+def points_of(depth: Float32[np.ndarray, "v u"], camera: Camera, cam_from_world: Rigid) -> Float[Tensor, "readings 3"]:
+    """Every reading of a depth image (metres along the axis, 0 = none) as a point in world metres."""
+    v, u = np.nonzero(depth)
+    pixels = torch.from_numpy(np.stack([u, v], axis=1).astype(np.float64)) + 0.5
+    in_cam = camera.rays(pixels) * torch.from_numpy(depth[v, u].astype(np.float64))[:, None]
+    return cam_from_world.to(torch.float64).inverse().apply(in_cam)
+
+
+def on_object(
+    points_in_world: Float[Tensor, "readings 3"],
+    hull: VisualHull,
+    unit_from_world: Similarity,
+    tolerance_m: float,
+    floor_m: float | None,
+) -> Tensor:
+    """Which points lie within `tolerance_m` of the hull and above the table: the rest is table, room or error."""
+    in_unit = unit_from_world.apply(points_in_world).float()
+    in_cube = ((in_unit >= 0) & (in_unit <= 1)).all(dim=1)
+    keep = in_cube & (hull.look_up(in_unit) < tolerance_m * unit_from_world.scale)
+    return keep if floor_m is None else keep & (points_in_world[:, 2] > floor_m)

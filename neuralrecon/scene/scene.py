@@ -1,0 +1,194 @@
+"""`Scene`: the evidence of one capture around one object."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_closing
+
+from ..capture import Capture, Image, SensorKind
+from ..capture.pixels import camera_of, read_color, read_depth, read_mask
+from ..errors import ConfigError, EvidenceError
+from ..geometry import Box, Rigid, Similarity
+from .hull import VisualHull, locate, unit_cube
+from .photographs import Photograph, Pixels
+from .readings import Readings, on_object, points_of
+from .silhouettes import Silhouette
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneConfig:
+    """How evidence is taken from a capture.
+
+    Attributes:
+        hold_out_every: every n-th photograph is kept from training, to be compared with the rendering; 0 keeps none.
+        margin_mm: free room between the object's hull and the unit cube.
+        hull_resolution: cells a side of the hull's grid, 16 times a power of two.
+        hull_tolerance_px: how far off a silhouette may be before it carves.
+        edge_px: half the width of the strip along the outlines from which silhouette rays are drawn.
+        depth_floor_mm: depth readings lower than this above the table count as table.
+        depth_tolerance_mm: how far outside the hull a depth reading may lie.
+    """
+
+    hold_out_every: int = 20
+    margin_mm: float = 10.0
+    hull_resolution: int = 128
+    hull_tolerance_px: float = 3.0
+    edge_px: int = 6
+    depth_floor_mm: float = 3.0
+    depth_tolerance_mm: float = 4.0
+
+    def __post_init__(self) -> None:
+        power = self.hull_resolution // 16
+        if self.hull_resolution % 16 or power & (power - 1) or not 16 <= self.hull_resolution <= 512:
+            raise ConfigError(f"hull_resolution must be 16, 32, 64, 128, 256 or 512, got {self.hull_resolution}")
+        if self.hold_out_every < 0 or self.hold_out_every == 1:
+            raise ConfigError(f"hold_out_every must be 0 (none) or 2 and more, got {self.hold_out_every}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What training draws from, and how its unit cube lies in the world.
+
+    `pixels` or `readings` is None if the capture has no photographs or no depth. `floor_m` is the height of the table
+    in world, None without a table. `held_out` are photographs that training never sees.
+
+    Example:
+        >>> scene = Scene.from_capture(read_capture("data/bigbird/cheez_it"))  # doctest: +SKIP
+    """
+
+    name: str
+    unit_from_world: Similarity
+    box: Box
+    hull: VisualHull
+    floor_m: float | None
+    pixels: Pixels | None
+    readings: Readings | None
+    held_out: tuple[Photograph, ...]
+    sensor_names: tuple[str, ...]
+    is_metric: bool
+
+    @staticmethod
+    def from_capture(capture: Capture, config: SceneConfig | None = None) -> Scene:
+        """Read every image once, keep only what shows the object.
+
+        Raises:
+            CaptureError: a file that cannot be read.
+            EvidenceError: neither silhouettes nor masked depth say where the object is, or they contradict each other.
+        """
+        config = config or SceneConfig()
+        floor_m = 0.0 if capture.has_table else None
+        margin = config.margin_mm * 1e-3
+        photographs = _read_photographs(capture, config.edge_px + 2)
+        depths = _read_depths(capture)
+        held_out, kept = _split(photographs, config.hold_out_every)
+        silhouettes = [
+            Silhouette.from_mask(_placed(p), p.camera, p.cam_from_world, config.edge_px) for p in kept
+        ]
+        if capture.depth_is_masked:
+            silhouettes += [_silhouette_of_depth(depth, *known) for depth, *known in depths]
+        if not silhouettes:
+            raise EvidenceError(
+                f"{capture.root}: no image has a mask and the depth is not masked to the object, so nothing says where "
+                "the object is; add masks, or set depth_is_masked if zero depth means background"
+            )
+        box = locate(silhouettes, config.hull_tolerance_px, floor_m)
+        if not capture.is_metric:
+            margin *= float(box.size.max()) / 0.2  # world units of unknown size: as for an object of 20 cm
+        unit_from_world = unit_cube(box.padded(margin))
+        hull = VisualHull.carve(
+            silhouettes, unit_from_world, config.hull_resolution, config.hull_tolerance_px, floor_m
+        )
+        log.info("hull of %d silhouettes: %s m", len(silhouettes), [round(x, 4) for x in box.size.tolist()])
+        return Scene(
+            name=capture.name,
+            unit_from_world=unit_from_world,
+            box=box,
+            hull=hull,
+            floor_m=floor_m,
+            pixels=Pixels.gather(kept, unit_from_world, config.edge_px) if kept else None,
+            readings=_gather_readings(depths, hull, unit_from_world, config, floor_m),
+            held_out=tuple(held_out),
+            sensor_names=tuple(s.name for s in capture.sensors),
+            is_metric=capture.is_metric,
+        )
+
+    @property
+    def unit_per_mm(self) -> float:
+        """Unit lengths in a millimetre (a thousandth of a world unit if the world is not metric)."""
+        return self.unit_from_world.scale * 1e-3
+
+
+def _read_photographs(capture: Capture, margin_px: int) -> list[Photograph]:
+    names = [s.name for s in capture.sensors]
+    images = [i for i in capture.images_of(SensorKind.color) if i.mask_path is not None]
+    log.info("reading %d photographs with silhouettes", len(images))
+    return [
+        Photograph.cropped(
+            read_color(capture, image),
+            read_mask(capture, image),
+            margin_px,
+            name=image.path.name,
+            camera=camera_of(capture, image),
+            cam_from_world=capture.sensor_from_world(image),
+            rig_from_world=capture.frame(image.frame).rig_from_world.rotation,
+            sensor=names.index(image.sensor),
+        )
+        for image in images
+    ]
+
+
+def _split(photographs: Sequence[Photograph], every: int) -> tuple[list[Photograph], list[Photograph]]:
+    if every == 0:
+        return [], list(photographs)
+    held_out = [p for i, p in enumerate(photographs) if i % every == every - 1]
+    return held_out, [p for i, p in enumerate(photographs) if i % every != every - 1]
+
+
+def _placed(photograph: Photograph) -> np.ndarray:
+    """The mask back at its image's size."""
+    mask = np.zeros((photograph.camera.height, photograph.camera.width), bool)
+    height, width = photograph.inside.shape
+    mask[photograph.v0 : photograph.v0 + height, photograph.u0 : photograph.u0 + width] = photograph.inside
+    return mask
+
+
+def _read_depths(capture: Capture) -> list[tuple[np.ndarray, Image, Capture]]:
+    images = capture.images_of(SensorKind.depth)
+    log.info("reading %d depth images", len(images))
+    return [(read_depth(capture, image), image, capture) for image in images]
+
+
+def _silhouette_of_depth(depth: np.ndarray, image: Image, capture: Capture) -> Silhouette:
+    """Depth that is masked to the object tells its outline, but for readings lost at the rim: closed and 3 px wider."""
+    mask = binary_closing(np.pad(depth > 0, 8), iterations=6)[8:-8, 8:-8]
+    silhouette = Silhouette.from_mask(mask, camera_of(capture, image), capture.sensor_from_world(image), 8)
+    return replace(silhouette, distance_px=silhouette.distance_px - 3.0)
+
+
+def _gather_readings(
+    depths: Sequence[tuple[np.ndarray, Image, Capture]],
+    hull: VisualHull,
+    unit_from_world: Similarity,
+    config: SceneConfig,
+    floor_m: float | None,
+) -> Readings | None:
+    points: list[torch.Tensor] = []
+    poses: list[Rigid] = []
+    for depth, image, capture in depths:
+        pose = capture.sensor_from_world(image)
+        found = points_of(depth, camera_of(capture, image), pose)
+        floor = None if floor_m is None else floor_m + config.depth_floor_mm * 1e-3
+        points.append(
+            found[on_object(found, hull, unit_from_world, config.depth_tolerance_mm * 1e-3, floor)]
+        )
+        poses.append(pose)
+    if not sum(len(p) for p in points):
+        return None
+    return Readings.gather(points, poses, unit_from_world)

@@ -1,0 +1,91 @@
+"""Silhouettes as signed distances in pixels: how far, and on which side of the outline, a point projects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from ..geometry import Camera, Rigid
+
+_LONGEST_SIDE = 240
+_FAR_PX = 1e4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silhouette:
+    """The outline of the object in one image, cropped to it.
+
+    `distance_px` is positive outside, sampled every `stride` pixels from pixel (u0, v0) on; what lies in the image but
+    off the crop is far outside; what lies off the image is unknown.
+    """
+
+    camera: Camera
+    cam_from_world: Rigid
+    distance_px: Float[Tensor, "v u"]
+    u0: int
+    v0: int
+    stride: int
+
+    @staticmethod
+    def from_mask(mask: Bool[np.ndarray, "v u"], camera: Camera, cam_from_world: Rigid, margin_px: int) -> Silhouette:
+        u0, v0, u1, v1 = crop_around(mask, margin_px)
+        stride = max(1, -(-max(u1 - u0, v1 - v0) // _LONGEST_SIDE))
+        crop = mask[v0:v1:stride, u0:u1:stride]
+        # the outline runs half a sample off the outermost sample that is inside
+        outside = distance_transform_edt(~crop) - 0.5
+        inside = distance_transform_edt(np.pad(crop, 1, mode="edge"))[1:-1, 1:-1] - 0.5
+        signed = np.where(crop, -inside, outside) * stride
+        return Silhouette(
+            camera=camera,
+            cam_from_world=cam_from_world.to(torch.float32),
+            distance_px=torch.from_numpy(signed.astype(np.float32)),
+            u0=u0,
+            v0=v0,
+            stride=stride,
+        )
+
+    def look_up(
+        self, points_in_world: Float[Tensor, "points 3"]
+    ) -> tuple[Float[Tensor, "points"], Float[Tensor, "points"]]:
+        """Signed distance to the outline in pixels, and pixels per metre at each point.
+
+        A point that this image does not show (off the image, behind the camera) gets -inf: it says nothing against it.
+        """
+        in_cam = self.cam_from_world.rotation @ points_in_world.t() + self.cam_from_world.translation[:, None]
+        depth = in_cam[2].clamp_min(1e-6)
+        pixels = self.camera.project(in_cam.t())
+        u, v = pixels[:, 0], pixels[:, 1]
+        seen = (in_cam[2] > 1e-6) & (u >= 0) & (v >= 0) & (u < self.camera.width) & (v < self.camera.height)
+        height, width = self.distance_px.shape
+        column = ((u - self.u0 - 0.5) / self.stride).round()
+        row = ((v - self.v0 - 0.5) / self.stride).round()
+        in_crop = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        column, row = column.clamp(0, width - 1).long(), row.clamp(0, height - 1).long()
+        distance = torch.where(in_crop, self.distance_px[row, column], _FAR_PX)
+        return torch.where(seen, distance, -torch.inf), max(self.camera.fx, self.camera.fy) / depth
+
+    def center_ray(self) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"], float]:
+        """Camera centre and unit direction through the crop's middle in world, and the crop's half diagonal / f."""
+        height, width = self.distance_px.shape
+        middle = torch.tensor([self.u0 + width * self.stride / 2, self.v0 + height * self.stride / 2])
+        world_from_cam = self.cam_from_world.inverse()
+        direction = world_from_cam.rotate(self.camera.rays(middle))
+        half = 0.5 * self.stride * (height**2 + width**2) ** 0.5 / min(self.camera.fx, self.camera.fy)
+        return world_from_cam.translation, direction / direction.norm(), half
+
+
+def crop_around(mask: Bool[np.ndarray, "v u"], margin_px: int) -> tuple[int, int, int, int]:
+    """Bounds u0, v0, u1, v1 (ends exclusive) of what is True, `margin_px` wider, within the image."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    height, width = mask.shape
+    return (
+        max(0, int(columns[0]) - margin_px),
+        max(0, int(rows[0]) - margin_px),
+        min(width, int(columns[-1]) + 1 + margin_px),
+        min(height, int(rows[-1]) + 1 + margin_px),
+    )

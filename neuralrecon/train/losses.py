@@ -1,0 +1,57 @@
+"""The terms of the objective: pure functions to a scalar, each with its unit. They are weighted in `fit` alone."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import huber_loss
+
+
+def color_loss(
+    rendered: Float[Tensor, "rays 3"], recorded: Float[Tensor, "rays 3"], inside: Bool[Tensor, "rays"]
+) -> Tensor:
+    """Huber (corner at 0.1) over sRGB of the pixels in the silhouettes; unit: sRGB, white = 1."""
+    per_ray = huber_loss(rendered, recorded, delta=0.1, reduction="none").mean(dim=1) / 0.1
+    return (per_ray * inside).sum() / inside.sum().clamp_min(1)
+
+
+def silhouette_loss(opacity: Float[Tensor, "rays"], inside: Bool[Tensor, "rays"]) -> Tensor:
+    """Binary cross entropy between opacity and silhouette; unit: nat."""
+    return torch.nn.functional.binary_cross_entropy(opacity.clamp(1e-3, 1 - 1e-3), inside.to(opacity))
+
+
+def eikonal_loss(gradients: Float[Tensor, "points 3"]) -> Tensor:
+    """Mean of (|grad sdf| - 1)^2 (Gropp et al. 2020); no unit."""
+    return (gradients.norm(dim=1) - 1).square().mean()
+
+
+def truncated_sdf_loss(
+    sdf_mm: Float[Tensor, "points"],
+    before_mm: Float[Tensor, "points"],
+    facing: Float[Tensor, "points"],
+    inlier: Float[Tensor, "points"],
+) -> Tensor:
+    """How far the sdf near a depth reading is from what the reading says; unit: mm, Huber with its corner at 1 mm.
+
+    Args:
+        before_mm: how far before the reading the point lies, along the ray (negative: behind it).
+        facing: |cosine| between ray and surface, which turns the distance along the ray into one to the surface.
+        inlier: probability that the reading is right.
+    """
+    error = huber_loss(sdf_mm, before_mm * facing, delta=1.0, reduction="none")
+    return (error * inlier).sum() / inlier.sum().clamp_min(1e-6)
+
+
+def free_space_loss(
+    sdf_mm: Float[Tensor, "points"], clearance_mm: float, inlier: Float[Tensor, "points"]
+) -> Tensor:
+    """Points that a depth ray has passed lie outside, by `clearance_mm` at least; unit: mm."""
+    return (torch.relu(clearance_mm - sdf_mm) * inlier).mean()
+
+
+def bending_loss(
+    gradients: Float[Tensor, "points 3"], gradients_beside: Float[Tensor, "points 3"]
+) -> Tensor:
+    """Mean squared difference of the gradients of neighbouring points: damps ripples; no unit (about radian^2)."""
+    return (gradients - gradients_beside).square().sum(dim=1).mean()
