@@ -31,9 +31,9 @@ def nearest(word: str, names: Iterable[str], *, count: int = 3) -> str:
 
 def _likeness(word: str, name: str) -> float:
     """1 for the same name, a little less for the same last part."""
-    tails = [text.replace(".", "/").rpartition("/")[2] for text in (word, name)]
+    tail, tail_of_name = (text.replace(".", "/").rpartition("/")[2] for text in (word, name))
     whole = difflib.SequenceMatcher(None, word, name).ratio()
-    return max(whole, difflib.SequenceMatcher(None, *tails).ratio() - _ONLY_THE_TAIL)
+    return max(whole, difflib.SequenceMatcher(None, tail, tail_of_name).ratio() - _ONLY_THE_TAIL)
 
 
 def help_text(

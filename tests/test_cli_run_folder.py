@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from neuralrecon.errors import ConfigError, FitError
-from neuralrecon.train.run_folder import RunFolder, Stages, as_yaml, capture_of, kept_log, plain, require_run
+from neuralrecon.train.run_folder import RunFolder, Stages, as_yaml, kept_log, origin_of, plain, require_run
 
 
 def files(folder: Path) -> set[str]:
@@ -47,8 +47,8 @@ def test_dated_folders_never_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_finished_run_is_kept(tmp_path: Path) -> None:
-    ended_fit(tmp_path / "o").finish({"capture": "data/cup"})
-    assert capture_of(tmp_path / "o") == Path("data/cup")
+    ended_fit(tmp_path / "o").finish({"name": "mine/cup", "capture": "data/cup"})
+    assert origin_of(tmp_path / "o") == ("mine/cup", Path("data/cup"))
     with pytest.raises(ConfigError, match="finished run; add overwrite=true"):
         RunFolder.chosen(tmp_path / "o", "cup", "a: 1\n", overwrite=False)
     again = RunFolder.chosen(tmp_path / "o", "cup", "a: 1\n", overwrite=True)

@@ -10,7 +10,7 @@ from ..capture import read_capture
 from ..config import Command, part_of
 from ..errors import ConfigError
 from ..train.run import TRUTH_FILE
-from ..train.run_folder import MESH_FILE, capture_of, plain, require_run
+from ..train.run_folder import MESH_FILE, origin_of, plain, require_run
 from . import EvaluateConfig, evaluate_files, write_report
 
 
@@ -38,7 +38,7 @@ def main(config: EvaluateCommand) -> float:
     mesh, root = config.mesh, config.capture
     if config.run is not None:
         require_run(config.run, MESH_FILE)
-        mesh, root = mesh or config.run / MESH_FILE, root or capture_of(config.run)
+        mesh, root = mesh or config.run / MESH_FILE, root or origin_of(config.run)[1]
     truth = config.gt or (root / TRUTH_FILE if root else None)
     for key, file in (("mesh", mesh), ("gt", truth)):
         if file is None:

@@ -10,7 +10,7 @@ from ..capture import read_capture
 from ..config import Command, part_of
 from ..errors import ConfigError
 from ..evaluate import read_mesh
-from ..train.run_folder import LABEL_FOLDER, MESH_FILE, capture_of, require_run
+from ..train.run_folder import LABEL_FOLDER, MESH_FILE, origin_of, require_run
 from . import LabelConfig, write_labels
 
 
@@ -22,7 +22,7 @@ class LabelCommand(LabelConfig):
         run: the output folder of a run, whose mesh and capture are taken.
         mesh: a closed mesh in metres, in place of a run.
         capture: a capture that the mesh belongs to: it tells what was observed; the run's by default.
-        name: the object's name in the consumers' folders; the capture's or the mesh file's by default.
+        name: the object's name in the consumers' folders; the run's or the mesh file's by default.
         out: the folder to write; by default labels in the run's folder, else beside the mesh.
         seed: of every draw.
     """
@@ -44,10 +44,11 @@ def main(config: LabelCommand) -> float:
     file = config.mesh or Path(config.run or "") / MESH_FILE
     if not file.is_file():
         raise ConfigError(f"mesh={file}: no such file")
-    root = config.capture or (capture_of(config.run) if config.run else None)
+    name, root = origin_of(config.run) if config.run else (file.stem, None)
+    root = config.capture or root
     capture = read_capture(root) if root else None
     folder = config.out or file.parent / LABEL_FOLDER
-    name = config.name or (capture.name if capture else file.stem)
+    name = config.name or name.rpartition("/")[2]
     mesh = read_mesh(file)
     summary = write_labels(mesh, folder, part_of(config, LabelConfig), name=name, capture=capture, seed=config.seed)
     print(f"{summary.n_files} files in {folder}")

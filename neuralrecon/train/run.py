@@ -232,7 +232,7 @@ def _products(
             mesh,
             folder.path / LABEL_FOLDER,
             config.label,
-            name=capture.name,
+            name=(config.object.name if config.capture is None else capture.name).rpartition("/")[2],
             capture=capture,
             seed=config.seed,
         )
@@ -244,7 +244,7 @@ def _products(
     return RunSummary(
         name=capture.name,
         folder=folder.path,
-        capture=capture.root,
+        capture=capture.root.resolve(),
         n_images=len(capture.images),
         is_metric=capture.is_metric,
         left_out=capture.left_out,

@@ -101,10 +101,11 @@ def require_run(folder: Path, *needed: str) -> None:
         raise ConfigError(f"run={folder}: no {' and no '.join(missing)} in it; give the folder that a run wrote")
 
 
-def capture_of(folder: Path) -> Path:
-    """The capture that a finished run was made from."""
+def origin_of(folder: Path) -> tuple[str, Path]:
+    """Name and capture of the object that a finished run reconstructed."""
     require_run(folder, SUMMARY_FILE)
-    return Path(json.loads((folder / SUMMARY_FILE).read_text())["capture"])
+    summary = json.loads((folder / SUMMARY_FILE).read_text())
+    return summary["name"], Path(summary["capture"])
 
 
 def plain(value: Any) -> Any:
