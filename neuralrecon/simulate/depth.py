@@ -36,11 +36,11 @@ class DepthView:
 
     size: tuple[int, int]
     metres_per_unit: float
-    origin_in_rig: Float[ndarray, "3"]
-    projector_in_rig: Float[ndarray, "3"]
-    rays_in_rig: Float[ndarray, "pixels 3"]
-    depth_per_distance: Float[ndarray, "pixels"]
-    surroundings_distance: Float[ndarray, "pixels"]
+    origin_in_rig: Float[np.ndarray, "3"]
+    projector_in_rig: Float[np.ndarray, "3"]
+    rays_in_rig: Float[np.ndarray, "pixels 3"]
+    depth_per_distance: Float[np.ndarray, "pixels"]
+    surroundings_distance: Float[np.ndarray, "pixels"]
 
 
 def depth_view_of(sensor: Sensor, stop: Stop) -> DepthView:
@@ -65,7 +65,9 @@ def depth_view_of(sensor: Sensor, stop: Stop) -> DepthView:
     )
 
 
-def measure_depth(view: DepthView, stop: Stop, depth_noise: float, rng: np.random.Generator) -> UInt16[ndarray, "v u"]:
+def measure_depth(
+    view: DepthView, stop: Stop, depth_noise: float, rng: np.random.Generator
+) -> UInt16[np.ndarray, "v u"]:
     """Raw integers; 0 where there is no reading. `depth_noise` of 0 leaves only the failures on mirror and glass."""
     origin = (stop.table_from_rig @ view.origin_in_rig).astype(np.float32)
     directions = view.rays_in_rig @ stop.table_from_rig.T.astype(np.float32)
@@ -90,7 +92,7 @@ def measure_depth(view: DepthView, stop: Stop, depth_noise: float, rng: np.rando
 
 
 def _misread(stop: Stop, origins: ndarray, directions: ndarray, hits: Hits, patches: ndarray) -> ndarray:
-    """Distances read on mirror or glass: nan for a hole, the way to what is seen in or through it, or the surface's own."""
+    """Distances read on mirror or glass: nan for a hole, else to what is seen in or through it, or to the surface."""
     material = stop.stage.material
     hole, elsewhere = _FAILS[material]
     solid = stop.stage.solid

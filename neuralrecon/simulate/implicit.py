@@ -10,7 +10,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from skimage.measure import marching_cubes
 
-Distance = Callable[[Float[ndarray, "points 3"]], Float[ndarray, "points"]]
+Distance = Callable[[Float[np.ndarray, "points 3"]], Float[np.ndarray, "points"]]
 
 
 def union(a: ndarray, b: ndarray, blend_m: float) -> ndarray:
@@ -34,7 +34,7 @@ def capsule(points: ndarray, start: tuple, end: tuple, radius_start: float, radi
 
 
 def closed_mesh(distance: Distance, low: tuple, high: tuple, voxel_m: float) -> trimesh.Trimesh:
-    """The zero set inside the box `low` … `high` (which must hold all of it), vertices moved onto it by Newton steps."""
+    """The zero set inside the box `low` … `high` (which must hold all of it), vertices moved onto it by Newton."""
     axes = [np.arange(low[i], high[i] + voxel_m, voxel_m) for i in range(3)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     values = distance(grid.reshape(-1, 3)).reshape(grid.shape[:3])

@@ -13,31 +13,32 @@ from .settings import SimulateConfig
 _HOLE_CELL_M = 0.015
 
 
-def hole_level(vertices: Float[ndarray, "vertices 3"], config: SimulateConfig) -> float:
+def hole_level(vertices: Float[np.ndarray, "vertices 3"], config: SimulateConfig) -> float:
     """The noise below which the surface is missing, so that `mask_holes` of the vertices are."""
     return float(np.quantile(solid_noise(vertices, _lattice(config), _HOLE_CELL_M), config.mask_holes))
 
 
 def drawn_mask(
-    coverage: Float[ndarray, "v u"],
-    points: Float[ndarray, "v u 3"],
+    coverage: Float[np.ndarray, "v u"],
+    points: Float[np.ndarray, "v u 3"],
     level: float,
     config: SimulateConfig,
     sensor_seed: int,
-) -> Bool[ndarray, "v u"]:
+) -> Bool[np.ndarray, "v u"]:
     """True on the object: half a pixel or more is covered. Holes stay at the same place of the object in all images,
     the shift in the same direction in all images of a sensor.
     """
-    mask = coverage >= 0.5
+    covered = coverage.copy()
     if config.mask_holes > 0:
-        inside = np.nonzero(mask)
-        mask[inside] = solid_noise(points[inside], _lattice(config), _HOLE_CELL_M) >= level
-    if config.mask_erode_px > 0:
-        mask = binary_erosion(mask, iterations=config.mask_erode_px)
+        inside = np.nonzero(coverage)
+        covered[inside] *= solid_noise(points[inside], _lattice(config), _HOLE_CELL_M) >= level
     if config.mask_shift_px > 0:
         angle = np.random.default_rng([config.seed, 6, sensor_seed]).uniform(0, 2 * np.pi)
         way = config.mask_shift_px * np.array([np.sin(angle), np.cos(angle)])
-        mask = shift(mask.astype(np.float32), way, order=1) > 0.5
+        covered = shift(covered, way, order=1)
+    mask = covered >= 0.5
+    if config.mask_erode_px > 0:
+        mask = binary_erosion(mask, iterations=config.mask_erode_px)
     return mask
 
 

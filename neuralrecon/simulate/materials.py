@@ -15,7 +15,7 @@ from .stage import Stop
 GLASS_INDEX = 1.5
 _GLOSS_AT_NORMAL = 0.05
 _METAL = np.array([0.90, 0.91, 0.92], dtype=np.float32)
-_ABSORPTION_PER_M = np.array([7.0, 2.0, 4.0], dtype=np.float32)
+_ABSORPTION_PER_M = np.array([5.0, 1.5, 3.0], dtype=np.float32)
 _MIRROR_BOUNCES = 3
 _GLASS_EVENTS = 10
 
@@ -27,15 +27,15 @@ class Path:
     `weights` is what is left of the light, `lengths` the way inside and between, in metres.
     """
 
-    origins: Float[ndarray, "rays 3"]
-    directions: Float[ndarray, "rays 3"]
-    weights: Float[ndarray, "rays 3"]
-    lengths: Float[ndarray, "rays"]
+    origins: Float[np.ndarray, "rays 3"]
+    directions: Float[np.ndarray, "rays 3"]
+    weights: Float[np.ndarray, "rays 3"]
+    lengths: Float[np.ndarray, "rays"]
 
 
 def radiance(
-    stop: Stop, origins: Float[ndarray, "rays 3"], directions: Float[ndarray, "rays 3"], footprint_m: float
-) -> tuple[Float[ndarray, "rays 3"], Hits]:
+    stop: Stop, origins: Float[np.ndarray, "rays 3"], directions: Float[np.ndarray, "rays 3"], footprint_m: float
+) -> tuple[Float[np.ndarray, "rays 3"], Hits]:
     """Linear colour along unit rays that start in the room, and where they first met the object."""
     hits = stop.stage.solid.hit(origins, directions)
     free = np.ones(len(origins), dtype=bool)
@@ -47,7 +47,7 @@ def radiance(
     return color, hits
 
 
-def off_mirror(solid: Solid, directions: Float[ndarray, "rays 3"], hits: Hits) -> Path:
+def off_mirror(solid: Solid, directions: Float[np.ndarray, "rays 3"], hits: Hits) -> Path:
     """Follow a perfect reflection until it leaves the object, three times at most."""
     path = _reflected(directions, hits)
     weights = np.repeat(_METAL[None], len(directions), axis=0)
@@ -66,7 +66,10 @@ def off_mirror(solid: Solid, directions: Float[ndarray, "rays 3"], hits: Hits) -
 
 
 def through_glass(
-    solid: Solid, origins: Float[ndarray, "rays 3"], directions: Float[ndarray, "rays 3"], n_events: int = _GLASS_EVENTS
+    solid: Solid,
+    origins: Float[np.ndarray, "rays 3"],
+    directions: Float[np.ndarray, "rays 3"],
+    n_events: int = _GLASS_EVENTS,
 ) -> Path:
     """Follow the transmitted part of each ray (Snell, exact Fresnel; total reflections stay inside; Beer's absorption).
 
@@ -84,8 +87,7 @@ def through_glass(
         leaving = (d * hits.facets).sum(1) > 0
         bent, fresnel = _refracted(d, hits, leaving)
         total = fresnel >= 1
-        side = np.where(leaving ^ total, 1.0, -1.0)[:, None]
-        origins[rays], directions[rays] = hits.points + SKIN_M * side * hits.facets, bent
+        origins[rays], directions[rays] = _lifted(hits, bent), bent
         weights[rays] *= np.where(total, 1, 1 - fresnel)[:, None]
         inside = np.where(leaving, hits.distances, 0)[:, None]
         weights[rays] *= np.exp(-_ABSORPTION_PER_M * inside)
@@ -147,15 +149,21 @@ def _reflected(directions: ndarray, hits: Hits) -> Path:
     away = away - sunk * facets
     away /= np.linalg.norm(away, axis=1, keepdims=True)
     return Path(
-        origins=(hits.points + SKIN_M * facets).astype(np.float32),
+        origins=_lifted(hits, away),
         directions=away.astype(np.float32),
         weights=np.ones((len(away), 3), np.float32),
         lengths=np.zeros(len(away), np.float32),
     )
 
 
+def _lifted(hits: Hits, directions: ndarray) -> ndarray:
+    """Where to start along `directions` so as not to meet the same surface again: on the ray, a skin off the facet."""
+    slope = np.abs((directions * hits.facets).sum(1, keepdims=True))
+    return (hits.points + SKIN_M / np.maximum(slope, 0.05) * directions).astype(np.float32)
+
+
 def _fresnel(cosine: ndarray, ratio: ndarray | float) -> tuple[ndarray, ndarray]:
-    """Unpolarised reflectance (1 where total) and the cosine behind the surface; `ratio` = index here / index behind."""
+    """Unpolarised reflectance (1 where total) and the cosine behind; `ratio` = index here / index behind."""
     c = np.clip(cosine, 0, 1)
     sine2 = ratio**2 * (1 - c * c)
     behind = np.sqrt(np.maximum(1 - sine2, 0))

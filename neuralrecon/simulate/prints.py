@@ -15,21 +15,21 @@ _TEXEL_M = 0.00025
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sheet:
-    """An image that repeats in both directions, with its halved copies. `texel_m` is the width of a texel of level 0."""
+    """An image that repeats in both directions, with its halved copies. `texel_m` is the width of level 0's texels."""
 
-    levels: tuple[Float[ndarray, "rows columns 3"], ...]
+    levels: tuple[Float[np.ndarray, "rows columns 3"], ...]
     texel_m: float
 
     @staticmethod
-    def from_image(image: Float[ndarray, "rows columns 3"], texel_m: float) -> Sheet:
+    def from_image(image: Float[np.ndarray, "rows columns 3"], texel_m: float) -> Sheet:
         levels = [np.ascontiguousarray(image, dtype=np.float32)]
         while min(levels[-1].shape[:2]) >= 4 and len(levels) < 8:
             top = levels[-1]
             top = top[: top.shape[0] // 2 * 2, : top.shape[1] // 2 * 2]
-            levels.append((top[::2, ::2] + top[1::2, ::2] + top[::2, 1::2] + top[1::2, 1::2]) / 4)
+            levels.append(((top[::2, ::2] + top[1::2, ::2] + top[::2, 1::2] + top[1::2, 1::2]) / 4).astype(np.float32))
         return Sheet(levels=tuple(levels), texel_m=texel_m)
 
-    def sample(self, uv: Float[ndarray, "points 2"], footprint_m: float) -> Float[ndarray, "points 3"]:
+    def sample(self, uv: Float[np.ndarray, "points 2"], footprint_m: float) -> Float[np.ndarray, "points 3"]:
         """Linear colour at `uv` (one sheet is 1 x 1, v grows along the rows), blurred to about `footprint_m`."""
         level = int(np.clip(round(np.log2(max(footprint_m / self.texel_m, 1.0))), 0, len(self.levels) - 1))
         image = self.levels[level]
@@ -44,13 +44,13 @@ class Sheet:
         lower = flat[j1 * columns + i0] * (1 - fx) + flat[j1 * columns + i1] * fx
         return upper * (1 - fy) + lower * fy
 
-    def sample_metres(self, xy: Float[ndarray, "points 2"], footprint_m: float) -> Float[ndarray, "points 3"]:
+    def sample_metres(self, xy: Float[np.ndarray, "points 2"], footprint_m: float) -> Float[np.ndarray, "points 3"]:
         """Like `sample`, with positions on the sheet in metres."""
         rows, columns = self.levels[0].shape[:2]
         return self.sample(xy / np.array([columns * self.texel_m, rows * self.texel_m]), footprint_m)
 
 
-def cloud(rng: np.random.Generator, side: int = _SIDE) -> Float[ndarray, "side side"]:
+def cloud(rng: np.random.Generator, side: int = _SIDE) -> Float[np.ndarray, "side side"]:
     """Noise of all scales (amplitude falls as frequency to the 1.3), seamless, mean 0 and standard deviation 1."""
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]) * side
     spectrum = np.fft.rfft2(rng.standard_normal((side, side))) / np.maximum(frequency, 2.0) ** 1.3
@@ -100,17 +100,17 @@ def table_sheet(seed: int) -> Sheet:
 def wood_sheet(seed: int) -> Sheet:
     """A wooden desk's top, about 1 m square, grain along the columns."""
     rng = np.random.default_rng(seed)
-    grain = sum(
-        gaussian_filter(rng.standard_normal((512, 512)), sigma, mode="wrap") * sigma[0] ** 0.5 * sigma[1] ** 0.5
-        for sigma in ((1.0, 30.0), (3.0, 60.0), (10.0, 120.0))
-    )
+    grain = np.zeros((512, 512))
+    for sigma in ((1.0, 30.0), (3.0, 60.0), (10.0, 120.0)):
+        streaks = gaussian_filter(rng.standard_normal((512, 512)), sigma, mode="wrap")
+        grain += streaks / streaks.std()
     tone = 1 + 0.08 * grain[..., None] / grain.std()
     return Sheet.from_image(np.clip(tone, 0.5, 1.5) * np.array([0.42, 0.33, 0.24]), 0.002)
 
 
 def solid_noise(
-    points: Float[ndarray, "points 3"], lattice: Float[ndarray, "n n n"], cell_m: float
-) -> Float[ndarray, "points"]:
+    points: Float[np.ndarray, "points 3"], lattice: Float[np.ndarray, "n n n"], cell_m: float
+) -> Float[np.ndarray, "points"]:
     """Trilinear noise through space: random values at the nodes of a repeating lattice of `cell_m`."""
     n = lattice.shape[0]
     x = points / cell_m

@@ -97,7 +97,9 @@ def _already_there(settings: dict, out: Path) -> bool:
         found = json.loads(params.read_text())["settings"]
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(f"out={out}: exists and is no simulated capture; name another folder or remove it") from None
-    differing = [f"{k}={found.get(k)} (want {settings.get(k)})" for k in {**found, **settings} if found.get(k) != settings.get(k)]
+    differing = [
+        f"{k}={found.get(k)} (want {settings.get(k)})" for k in {**found, **settings} if found.get(k) != settings.get(k)
+    ]
     if differing:
         raise ConfigError(
             f"out={out}: holds another simulation, {', '.join(sorted(differing))}; name another folder or remove it"
@@ -154,7 +156,8 @@ def _run_sensor(job: _Job, sensor: Sensor) -> None:
 
 
 def _depth_writer(job: _Job, sensor: Sensor) -> Callable[[int], None]:
-    view, seed = depth_view_of(sensor, next(iter(job.stops.values()))), crc32(sensor.name.encode())
+    any_stop = next(iter(job.stops.values()))
+    view, seed = depth_view_of(sensor, any_stop), crc32(sensor.name.encode())
 
     def write(angle: int) -> None:
         rng = np.random.default_rng([job.config.seed, 8, seed, angle])
@@ -166,7 +169,8 @@ def _depth_writer(job: _Job, sensor: Sensor) -> Callable[[int], None]:
 
 
 def _photo_writer(job: _Job, sensor: Sensor) -> Callable[[int], None]:
-    view, seed = view_of(sensor, job.stage, job.config.supersample), crc32(sensor.name.encode())
+    any_stop = next(iter(job.stops.values()))
+    view, seed = view_of(sensor, any_stop, job.config.supersample), crc32(sensor.name.encode())
 
     def write(angle: int) -> None:
         picture = take_picture(view, job.stops[angle])

@@ -59,8 +59,8 @@ def build_rig(config: SimulateConfig) -> tuple[Sensor, ...]:
 
 
 def perturbed(sensors: tuple[Sensor, ...], config: SimulateConfig) -> tuple[Sensor, ...]:
-    """The rig as a calibration finds it: focal lengths and poses off by the stated amounts, each sensor turned about its
-    own centre. NP5's colour camera keeps its pose: all others are calibrated against it.
+    """The rig as a calibration finds it: focal lengths and poses off by the stated amounts, each sensor turned about
+    its own centre. NP5's colour camera keeps its pose: all others are calibrated against it.
     """
     rng = np.random.default_rng([config.seed, 2])
     found = []

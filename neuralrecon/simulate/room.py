@@ -16,8 +16,8 @@ _DESK_HALF_M = 0.62
 _MIDDLE = np.array([0.0, 0.0, 0.07])
 # wall (axis, is high), first low and high, second low and high, radiance: bright panels with soft edges
 _LAMPS = (
-    ((2, True), (-0.15, 0.85), (0.35, 1.15), (13.0, 12.6, 12.0)),
-    ((2, True), (-1.1, -0.6), (-1.2, -0.6), (7.0, 7.0, 7.2)),
+    ((2, True), (0.0, 0.75), (0.45, 1.0), (30.0, 29.2, 28.0)),
+    ((2, True), (-1.1, -0.65), (-1.2, -0.7), (14.0, 14.0, 14.4)),
     ((1, True), (-0.5, 0.4), (0.1, 1.2), (4.2, 4.6, 5.2)),
     ((0, True), (-1.3, -0.7), (0.3, 1.3), (5.0, 4.8, 4.4)),
 )
@@ -27,14 +27,14 @@ _LAMPS = (
 class Room:
     """A room of 4.0 x 3.6 x 2.6 m with a desk at the disc's underside; every surface has a fixed radiance.
 
-    `irradiance` fits the light that falls on a surface by its normal, from all around, as a quadratic form (second-order
-    spherical harmonics carry 99 % of it; Ramamoorthi and Hanrahan 2001).
+    `irradiance` fits the light that falls on a surface by its normal, from all around, as a quadratic form
+    (second-order spherical harmonics carry 99 % of it; Ramamoorthi and Hanrahan 2001).
     """
 
     wood: Sheet
     plaster: Sheet
     disc_radius_m: float
-    irradiance_form: Float[ndarray, "10 3"]
+    irradiance_form: Float[np.ndarray, "10 3"]
     exposure: float
 
     @staticmethod
@@ -61,20 +61,20 @@ class Room:
             exposure=float(0.95 * np.pi / irradiance.mean(axis=1).max()),
         )
 
-    def irradiance(self, normals: Float[ndarray, "points 3"]) -> Float[ndarray, "points 3"]:
+    def irradiance(self, normals: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, "points 3"]:
         """Unshadowed light on surfaces near the table's centre, by their unit normals."""
         return np.maximum(_monomials(normals).astype(np.float32) @ self.irradiance_form, 0.0)
 
     def distance(
-        self, origins: Float[ndarray, "rays 3"], directions: Float[ndarray, "rays 3"]
-    ) -> Float[ndarray, "rays"]:
+        self, origins: Float[np.ndarray, "rays 3"], directions: Float[np.ndarray, "rays 3"]
+    ) -> Float[np.ndarray, "rays"]:
         """Way to the desk or to a wall, from inside the room."""
         wall, _ = _wall(origins, directions)
         return np.minimum(self._desk(origins, directions), wall)
 
     def radiance(
-        self, origins: Float[ndarray, "rays 3"], directions: Float[ndarray, "rays 3"]
-    ) -> Float[ndarray, "rays 3"]:
+        self, origins: Float[np.ndarray, "rays 3"], directions: Float[np.ndarray, "rays 3"]
+    ) -> Float[np.ndarray, "rays 3"]:
         """Linear colour seen along rays that start inside the room."""
         origins, directions = origins.astype(np.float32), directions.astype(np.float32)
         desk = self._desk(origins, directions)
@@ -99,7 +99,14 @@ class Room:
         axis, high = face // 2, face % 2
         first, second = np.where(axis == 0, at[:, 1], at[:, 0]), np.where(axis == 2, at[:, 1], at[:, 2])
         paint = np.array(
-            [[0.5, 0.5, 0.5], [0.34, 0.4, 0.46], [0.5, 0.45, 0.38], [0.42, 0.44, 0.4], [0.2, 0.17, 0.15], [0.7, 0.7, 0.68]],
+            [
+                [0.5, 0.5, 0.5],
+                [0.34, 0.4, 0.46],
+                [0.5, 0.45, 0.38],
+                [0.42, 0.44, 0.4],
+                [0.2, 0.17, 0.15],
+                [0.7, 0.7, 0.68],
+            ],
             dtype=np.float32,
         )[face]
         color = paint * self.plaster.sample_metres(np.stack([first, second], 1), 0.01)
@@ -118,7 +125,7 @@ class Room:
         return color.astype(np.float32)
 
 
-def sphere_directions(count: int) -> Float[ndarray, "count 3"]:
+def sphere_directions(count: int) -> Float[np.ndarray, "count 3"]:
     """Unit vectors spread evenly over the sphere (Fibonacci spiral)."""
     k = np.arange(count) + 0.5
     z = 1 - 2 * k / count

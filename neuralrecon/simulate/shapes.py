@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from .implicit import capsule, closed_mesh, intersection, union
 from .prints import print_sheet, solid_noise
 
-Albedo = Callable[[Float[ndarray, "points k"], float], Float[ndarray, "points 3"]]
+Albedo = Callable[[Float[np.ndarray, "points k"], float], Float[np.ndarray, "points 3"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class TexturedMesh:
     """
 
     mesh: trimesh.Trimesh
-    corner_coordinates: Float[ndarray, "faces 3 k"]
+    corner_coordinates: Float[np.ndarray, "faces 3 k"]
     albedo: Albedo
 
     @staticmethod
@@ -81,15 +81,15 @@ def rounded_box(size: tuple[float, float, float], radius: float, spacing: float 
     core = np.clip(points, -inner, inner)
     outward = points - core
     points = core + radius * outward / np.linalg.norm(outward, axis=1, keepdims=True)
-    mesh = trimesh.Trimesh(points + [0, 0, half[2]], np.concatenate(faces), process=False)
+    mesh = trimesh.Trimesh(points + np.array([0, 0, half[2]]), np.concatenate(faces), process=False)
     mesh.merge_vertices(digits_vertex=9)
     return mesh
 
 
-def revolved(profile: Float[ndarray, "points 2"], n_turns: int = 160, spacing: float = 0.0025) -> trimesh.Trimesh:
-    """The solid swept by a profile (radius, height), from the axis below to the axis above; corners are cut twice."""
-    for _ in range(3):
-        cut = np.stack([0.8 * profile[:-1] + 0.2 * profile[1:], 0.2 * profile[:-1] + 0.8 * profile[1:]], axis=1)
+def revolved(profile: Float[np.ndarray, "points 2"], n_turns: int = 160, spacing: float = 0.002) -> trimesh.Trimesh:
+    """The solid swept by a profile (radius, height) from the axis below to the axis above, its corners rounded."""
+    for _ in range(4):
+        cut = np.stack([0.75 * profile[:-1] + 0.25 * profile[1:], 0.25 * profile[:-1] + 0.75 * profile[1:]], axis=1)
         profile = np.concatenate([profile[:1], cut.reshape(-1, 2)[1:-1], profile[-1:]])
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(profile, axis=0), axis=1))])
     at = np.unique(np.concatenate([length, np.arange(0, length[-1], spacing)]).round(7))
@@ -131,10 +131,10 @@ def _box() -> TexturedMesh:
 
 
 def _bottle() -> TexturedMesh:
-    profile = np.array(
-        [[0, 0.004], [0.026, 0.004], [0.028, 0], [0.038, 0], [0.038, 0.03], [0.036, 0.05], [0.036, 0.115], [0.038, 0.135]]
-        + [[0.034, 0.155], [0.016, 0.172], [0.0135, 0.185], [0.0135, 0.19], [0.0175, 0.19], [0.0175, 0.212], [0, 0.212]]
-    )
+    lower = [[0, 0.004], [0.024, 0.004], [0.028, 0], [0.036, 0], [0.038, 0.002], [0.038, 0.03], [0.036, 0.05]]
+    upper = [[0.036, 0.115], [0.038, 0.135], [0.036, 0.155], [0.014, 0.172], [0.0135, 0.19], [0.0172, 0.19]]
+    cap = [[0.0175, 0.192], [0.0175, 0.21], [0.0155, 0.212], [0, 0.212]]
+    profile = np.array(lower + upper + cap)
     sheet = print_sheet(23, (0.75, 0.72, 0.6))
     lattice = np.random.default_rng(24).random((32, 32, 32)).astype(np.float32)
 
@@ -166,12 +166,14 @@ def _mug() -> TexturedMesh:
 
     def albedo(points: ndarray, footprint_m: float) -> ndarray:
         r = np.hypot(points[:, 0], points[:, 1])[:, None]
-        speckle = solid_noise(points, lattice, 0.002)[:, None] * 0.5 + solid_noise(points, lattice, 0.011)[:, None] * 0.5
+        speckle = (
+            solid_noise(points, lattice, 0.002)[:, None] * 0.5 + solid_noise(points, lattice, 0.011)[:, None] * 0.5
+        )
         glaze = np.array([0.7, 0.66, 0.55], dtype=np.float32) * (0.45 + 0.75 * speckle)
         color = sheet.sample_metres(_around(points, radius), footprint_m)
         return np.where(np.abs(r - radius) < 0.0008, color, glaze).astype(np.float32)
 
-    mesh = closed_mesh(distance, (-0.045, -0.045, -0.003), (0.078, 0.045, 0.099), 0.00125)
+    mesh = closed_mesh(distance, (-0.045, -0.045, -0.003), (0.078, 0.045, 0.099), 0.0015)
     return TexturedMesh.with_solid(mesh, albedo)
 
 
@@ -210,7 +212,7 @@ def _figure() -> TexturedMesh:
         warm = np.array([0.08, 0.05, 0.04]) + tone * np.array([0.6, 0.42, 0.2])
         return np.where(bands, [0.1, 0.2, 0.35] * (0.4 + tone), warm).astype(np.float32)
 
-    mesh = closed_mesh(distance, (-0.05, -0.06, -0.003), (0.04, 0.06, 0.185), 0.0011)
+    mesh = closed_mesh(distance, (-0.05, -0.06, -0.003), (0.04, 0.06, 0.185), 0.0013)
     return TexturedMesh.with_solid(mesh, albedo)
 
 

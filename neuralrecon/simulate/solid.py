@@ -25,24 +25,24 @@ class Hits:
     point out of the solid. `rays` are the indices of the rays.
     """
 
-    rays: Int[ndarray, "hits"]
-    faces: Int[ndarray, "hits"]
-    weights: Float[ndarray, "hits 3"]
-    distances: Float[ndarray, "hits"]
-    points: Float[ndarray, "hits 3"]
-    normals: Float[ndarray, "hits 3"]
-    facets: Float[ndarray, "hits 3"]
+    rays: Int[np.ndarray, "hits"]
+    faces: Int[np.ndarray, "hits"]
+    weights: Float[np.ndarray, "hits 3"]
+    distances: Float[np.ndarray, "hits"]
+    points: Float[np.ndarray, "hits 3"]
+    normals: Float[np.ndarray, "hits 3"]
+    facets: Float[np.ndarray, "hits 3"]
 
 
 @dataclass(frozen=True, slots=True)
 class Solid:
     """Built once by `Solid.build`, in the table frame; queries may run in many threads at once."""
 
-    vertices: Float[ndarray, "vertices 3"]
-    faces: Int[ndarray, "faces 3"]
-    corner_normals: Float[ndarray, "faces 3 3"]
-    facet_normals: Float[ndarray, "faces 3"]
-    corner_coordinates: Float[ndarray, "faces 3 k"]
+    vertices: Float[np.ndarray, "vertices 3"]
+    faces: Int[np.ndarray, "faces 3"]
+    corner_normals: Float[np.ndarray, "faces 3 3"]
+    facet_normals: Float[np.ndarray, "faces 3"]
+    corner_coordinates: Float[np.ndarray, "faces 3 k"]
     albedo_of: Albedo
     embree: EmbreeScene
 
@@ -81,7 +81,7 @@ class Solid:
         solid.blocked(np.zeros((1, 3)), np.array([[0.0, 0.0, 1.0]]))
         return solid
 
-    def hit(self, origins: Float[ndarray, "rays 3"], directions: Float[ndarray, "rays 3"]) -> Hits:
+    def hit(self, origins: Float[np.ndarray, "rays 3"], directions: Float[np.ndarray, "rays 3"]) -> Hits:
         """First meeting of each ray (unit directions) with the surface, from either side."""
         found = self.embree.run(_f32(origins), _f32(directions), query="INTERSECT", output=True)
         rays = np.nonzero(found["primID"] >= 0)[0]
@@ -100,19 +100,19 @@ class Solid:
         )
 
     def blocked(
-        self, origins: Float[ndarray, "rays 3"], directions: Float[ndarray, "rays 3"]
-    ) -> Bool[ndarray, "rays"]:
+        self, origins: Float[np.ndarray, "rays 3"], directions: Float[np.ndarray, "rays 3"]
+    ) -> Bool[np.ndarray, "rays"]:
         """Does anything lie along the ray?"""
         return self.embree.run(_f32(origins), _f32(directions), query="OCCLUDED") >= 0
 
-    def albedo(self, hits: Hits, footprint_m: float) -> Float[ndarray, "hits 3"]:
+    def albedo(self, hits: Hits, footprint_m: float) -> Float[np.ndarray, "hits 3"]:
         coordinates = np.einsum("nc,nck->nk", hits.weights, self.corner_coordinates[hits.faces])
         return np.asarray(self.albedo_of(coordinates, footprint_m), dtype=np.float32)
 
-    def at_vertices(self, hits: Hits, values: Float[ndarray, "vertices"]) -> Float[ndarray, "hits"]:
+    def at_vertices(self, hits: Hits, values: Float[np.ndarray, "vertices"]) -> Float[np.ndarray, "hits"]:
         return (values[self.faces[hits.faces]] * hits.weights).sum(axis=1)
 
-    def vertex_normals(self) -> Float[ndarray, "vertices 3"]:
+    def vertex_normals(self) -> Float[np.ndarray, "vertices 3"]:
         """Mean of the corners' normals."""
         total = np.zeros_like(self.vertices)
         np.add.at(total, self.faces, self.corner_normals)

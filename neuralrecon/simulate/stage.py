@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.ndimage import map_coordinates
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from .prints import Sheet, table_sheet
 from .room import DISC_THICKNESS_M, Room, sphere_directions
@@ -35,19 +35,19 @@ class Stage:
     material: Material
     disc_print: Sheet
     disc_radius_m: float
-    lights: Float[ndarray, "lights 3"]
+    lights: Float[np.ndarray, "lights 3"]
     light_of_fine: ndarray
-    object_facing: Float[ndarray, "vertices lights"]
-    object_sees: Float[ndarray, "vertices lights"]
-    disc_facing: Float[ndarray, "lights"]
-    disc_sees: Float[ndarray, "nodes lights"]
+    object_facing: Float[np.ndarray, "vertices lights"]
+    object_sees: Float[np.ndarray, "vertices lights"]
+    disc_facing: Float[np.ndarray, "lights"]
+    disc_sees: Float[np.ndarray, "nodes lights"]
 
     @staticmethod
     def build(solid: Solid, material: Material, seed: int) -> Stage:
         reach = float(np.hypot(solid.vertices[:, 0], solid.vertices[:, 1]).max())
         radius = max(0.17, reach + _DISC_MARGIN_M)
         lights = sphere_directions(_N_LIGHTS)
-        _, light_of_fine = cKDTree(lights).query(sphere_directions(8192))
+        _, light_of_fine = KDTree(lights).query(sphere_directions(8192))
         normals = solid.vertex_normals()
         facing = np.maximum(normals @ lights.T, 0)
         axis = np.linspace(-radius, radius, _DISC_STEPS)
@@ -105,11 +105,11 @@ class Stop:
     """The stage at one stop of the turntable. Shares of light are 1 where nothing casts a shadow."""
 
     stage: Stage
-    table_from_rig: Float[ndarray, "3 3"]
-    object_light: Float[ndarray, "vertices"]
-    disc_light: Float[ndarray, "steps steps"]
+    table_from_rig: Float[np.ndarray, "3 3"]
+    object_light: Float[np.ndarray, "vertices"]
+    disc_light: Float[np.ndarray, "steps steps"]
 
-    def object_diffuse(self, hits: Hits, footprint_m: float) -> Float[ndarray, "hits 3"]:
+    def object_diffuse(self, hits: Hits, footprint_m: float) -> Float[np.ndarray, "hits 3"]:
         """Radiance of the print under the room's light."""
         stage = self.stage
         light = stage.room.irradiance(hits.normals @ self.table_from_rig.astype(np.float32))
@@ -117,8 +117,8 @@ class Stop:
         return stage.solid.albedo(hits, footprint_m) * light * share / np.pi
 
     def surroundings(
-        self, origins: Float[ndarray, "rays 3"], directions: Float[ndarray, "rays 3"], footprint_m: float
-    ) -> Float[ndarray, "rays 3"]:
+        self, origins: Float[np.ndarray, "rays 3"], directions: Float[np.ndarray, "rays 3"], footprint_m: float
+    ) -> Float[np.ndarray, "rays 3"]:
         """Radiance along rays that do not meet the object: disc, its rim, desk, room."""
         t, on_top, on_rim = self._disc(origins, directions)
         color = np.empty((len(origins), 3), dtype=np.float32)
@@ -132,12 +132,18 @@ class Stop:
         return color
 
     def surroundings_distance(
-        self, origins: Float[ndarray, "rays 3"], directions: Float[ndarray, "rays 3"]
-    ) -> Float[ndarray, "rays"]:
+        self, origins: Float[np.ndarray, "rays 3"], directions: Float[np.ndarray, "rays 3"]
+    ) -> Float[np.ndarray, "rays"]:
         """Way to the disc, its rim, the desk or a wall."""
         t, _, _ = self._disc(origins, directions)
         room = self.stage.room.distance(origins @ self.table_from_rig, directions @ self.table_from_rig)
         return np.minimum(t, room)
+
+    def sees_disc(
+        self, origins: Float[np.ndarray, "rays 3"], directions: Float[np.ndarray, "rays 3"]
+    ) -> Bool[np.ndarray, "rays"]:
+        """Which rays end on the disc's top if the object is not in the way."""
+        return self._disc(origins, directions)[1]
 
     def _disc_radiance(self, at: ndarray, footprint_m: float) -> ndarray:
         stage = self.stage

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import trimesh
 from PIL import Image
+from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from ..errors import ConfigError, MeshError
 from .prints import Sheet
@@ -70,12 +71,8 @@ def load_textured(path: Path) -> TexturedMesh:
     return TexturedMesh.plain(mesh, _GREY)
 
 
-def _image_of(material: object) -> Image.Image | None:
-    if isinstance(material, trimesh.visual.material.PBRMaterial):
-        return material.baseColorTexture
-    if isinstance(material, trimesh.visual.material.SimpleMaterial):
-        return material.image
-    return None
+def _image_of(material: PBRMaterial | SimpleMaterial) -> Image.Image | None:
+    return material.baseColorTexture if isinstance(material, PBRMaterial) else material.image
 
 
 def _with_image(mesh: trimesh.Trimesh, corner_uv: np.ndarray, image: Image.Image) -> TexturedMesh:
