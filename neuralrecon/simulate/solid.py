@@ -52,9 +52,10 @@ class Solid:
         mesh = textured.mesh
         normals = _corner_normals(mesh)
         coordinates = np.asarray(textured.corner_coordinates, dtype=np.float32)
-        vertices, faces, origin = trimesh.remesh.subdivide_to_size(
+        split = trimesh.remesh.subdivide_to_size(
             mesh.vertices, mesh.faces, longest_edge_m, max_iter=12, return_index=True
         )
+        vertices, faces, origin = split[0], split[1], split[-1]
         corners = vertices[faces]
         if len(faces) != len(mesh.faces):
             flat = corners.reshape(-1, 3)

@@ -61,7 +61,7 @@ class Stage:
             disc_print=table_sheet(seed + 5),
             disc_radius_m=radius,
             lights=lights,
-            light_of_fine=light_of_fine,
+            light_of_fine=np.asarray(light_of_fine),
             object_facing=facing,
             object_sees=_visible(solid, solid.vertices + SKIN_M * 5 * normals, facing, lights),
             disc_facing=disc_facing,

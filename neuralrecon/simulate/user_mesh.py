@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import trimesh
 from PIL import Image
+from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from ..errors import ConfigError, MeshError
@@ -61,11 +62,11 @@ def load_textured(path: Path) -> TexturedMesh:
     mesh = trimesh.Trimesh(place, faces[whole], process=False)
     corners = loaded.faces[whole]
     visual = loaded.visual
-    if isinstance(visual, trimesh.visual.TextureVisuals) and visual.uv is not None:
+    if isinstance(visual, TextureVisuals) and visual.uv is not None:
         image = _image_of(visual.material)
         if image is not None:
             return _with_image(mesh, np.asarray(visual.uv)[corners], image)
-    if isinstance(visual, trimesh.visual.ColorVisuals) and visual.kind == "vertex":
+    if isinstance(visual, ColorVisuals) and visual.kind == "vertex":
         colors = _linear(np.asarray(visual.vertex_colors)[:, :3] / 255)
         return TexturedMesh(mesh=mesh, corner_coordinates=colors[corners], albedo=lambda color, _: color)
     return TexturedMesh.plain(mesh, _GREY)
