@@ -21,6 +21,7 @@ SMALL = [
     *("simulate.n_stops=6", "simulate.n_width=160", "simulate.np_width=120", "simulate.depth_width=120"),
     *("simulate.supersample=1", "scene.hull_resolution=64", "fit.steps=5", "fit.interior_rays=128"),
     *("fit.edge_rays=64", "fit.depth_rays=256", "fit.occupancy_resolution=64", "mesh.voxel_mm=4"),
+    *("fit.field.levels=4", "fit.field.log2_table_size=12", "fit.first_levels=2", "fit.field.color_levels=4"),
     *("label.n_points=500", "label.n_points_deep_sdf=500", "evaluate.n_samples=2000", "evaluate.with_alignment=false"),
 ]
 

@@ -18,12 +18,11 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def ended_fit(out: Path, settings: str = "a: 1\n") -> RunFolder:
+def broken_off(out: Path, settings: str = "a: 1\n") -> RunFolder:
     folder = RunFolder.chosen(out, "cup", settings, overwrite=False)
     folder.open()
     (out / "fit").mkdir(exist_ok=True)
     (out / "fit" / "model").write_text("fitted")
-    folder.keep_fit()
     return folder
 
 
@@ -47,30 +46,31 @@ def test_dated_folders_never_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_finished_run_is_kept(tmp_path: Path) -> None:
-    ended_fit(tmp_path / "o").finish({"name": "mine/cup", "capture": "data/cup"})
+    broken_off(tmp_path / "o").finish({"name": "mine/cup", "capture": "data/cup"})
     assert origin_of(tmp_path / "o") == ("mine/cup", Path("data/cup"))
     with pytest.raises(ConfigError, match="finished run; add overwrite=true"):
         RunFolder.chosen(tmp_path / "o", "cup", "a: 1\n", overwrite=False)
     again = RunFolder.chosen(tmp_path / "o", "cup", "a: 1\n", overwrite=True)
-    assert not again.has_fit
+    assert not again.goes_on
     assert "summary.json" in files(tmp_path / "o")
     again.open()
     assert files(tmp_path / "o") == {"config.yaml"}
 
 
-def test_an_ended_fit_is_gone_on_from(tmp_path: Path) -> None:
-    ended_fit(tmp_path / "o")
+def test_a_run_that_broke_off_goes_on_from_its_fit(tmp_path: Path) -> None:
+    broken_off(tmp_path / "o")
+    (tmp_path / "o" / "mesh.ply").write_text("of no use")
     again = RunFolder.chosen(tmp_path / "o", "cup", "a: 1\n", overwrite=False)
-    assert again.has_fit
+    assert again.goes_on
     again.open()
-    assert (tmp_path / "o" / "fit" / "model").read_text() == "fitted"
+    assert files(tmp_path / "o") == {"config.yaml", "fit/model"}
 
 
 def test_a_fit_of_other_settings_is_not_taken(tmp_path: Path) -> None:
-    ended_fit(tmp_path / "o")
+    broken_off(tmp_path / "o")
     with pytest.raises(ConfigError, match="other settings"):
         RunFolder.chosen(tmp_path / "o", "cup", "a: 2\n", overwrite=False)
-    assert not RunFolder.chosen(tmp_path / "o", "cup", "a: 2\n", overwrite=True).has_fit
+    assert not RunFolder.chosen(tmp_path / "o", "cup", "a: 2\n", overwrite=True).goes_on
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -84,18 +84,18 @@ def test_strangers_files_are_never_touched(tmp_path: Path, overwrite: bool) -> N
 
 
 def test_overwriting_leaves_what_is_not_the_runs(tmp_path: Path) -> None:
-    ended_fit(tmp_path).finish({})
+    broken_off(tmp_path).finish({})
     (tmp_path / "notes.txt").write_text("mine")
     RunFolder.chosen(tmp_path, "cup", "", overwrite=True).open()
     assert files(tmp_path) == {"config.yaml", "notes.txt"}
 
 
 def test_a_broken_write_leaves_the_old_file(tmp_path: Path) -> None:
-    folder = ended_fit(tmp_path)
+    folder = broken_off(tmp_path)
     with pytest.raises(TypeError):
         folder.write_text("config.yaml", None)  # type: ignore[arg-type]
     assert (tmp_path / "config.yaml").read_text() == "a: 1\n"
-    assert files(tmp_path) == {"config.yaml", "fit/model", "fit_done"}
+    assert files(tmp_path) == {"config.yaml", "fit/model"}
 
 
 def test_require_run_names_the_nearest_folder(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..config import Command, part_of
 from ..errors import ConfigError
-from ..label.atomic import replacing
+from ..files import replacing
 from ..train import load_fit
 from ..train.run import MeshFormat
 from ..train.run_folder import FIT_FOLDER, require_run

@@ -18,11 +18,12 @@ from ..errors import CaptureError, ConfigError
 from ..evaluate import Closedness, EvaluateConfig, MeshReport, closedness, evaluate_files
 from ..evaluate.views import ViewReport, evaluate_views
 from ..extract import MeshConfig, extract_mesh, write_mesh
+from ..files import replacing
 from ..label import LabelConfig, LabelSummary, write_labels
-from ..label.atomic import replacing
 from ..scene import Scene, SceneConfig
 from ..simulate import SimulateConfig, simulate
-from . import Fit, FitConfig, fit, load_fit
+from . import Fit, FitConfig, fit
+from .checkpoint import FIT_FILE, load_training
 from .run_folder import FIT_FOLDER, LABEL_FOLDER, LOG_FILE, MESH_FILE, RunFolder, Stages, as_yaml, kept_log, plain
 
 _log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class RunSummary:
 def run(config: RunConfig) -> RunSummary:
     """Reconstruct one object. All files are in the summary's folder, each whole; summary.json comes last.
 
-    A fit that ended is kept: the same command again goes on from it if what followed did not end.
+    A run that broke off goes on from its fit's last checkpoint when the same command is given again.
 
     Raises:
         ConfigError: no such object or capture, or the output folder holds another run.
@@ -154,7 +155,7 @@ def run(config: RunConfig) -> RunSummary:
         folder.open()
         log_to(folder.path / LOG_FILE)
         with stages.timed("fit"):
-            result = _fit(scene, config, folder)
+            result = _fit(scene, config, folder.path / FIT_FOLDER)
         summary = replace(_products(result, scene, capture, config, folder, stages), name=name)
         folder.finish(summary)
         _log.info("%s: done in %.0f s; all is in %s", name, sum(stages.seconds.values()), folder.path)
@@ -209,13 +210,14 @@ def _demo_capture(config: RunConfig) -> Path:
     return simulate(config.simulate, folder)
 
 
-def _fit(scene: Scene, config: RunConfig, folder: RunFolder) -> Fit:
-    if folder.has_fit:
-        _log.info("going on from the fit in %s", folder.path / FIT_FOLDER)
-        return load_fit(folder.path / FIT_FOLDER)
-    result = fit(scene, config.fit, seed=config.seed, folder=folder.path / FIT_FOLDER)
-    folder.keep_fit()
-    return result
+def _fit(scene: Scene, config: RunConfig, folder: Path) -> Fit:
+    """Train, or go on from what a run that broke off has left in the folder."""
+    if (folder / FIT_FILE).exists():
+        left, training = load_training(folder)
+        if training is None:
+            _log.info("going on from the finished fit in %s", folder)
+            return left
+    return fit(scene, config.fit, seed=config.seed, folder=folder)
 
 
 def _products(

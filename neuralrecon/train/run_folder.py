@@ -18,23 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, NeuralReconError
-from ..label.atomic import replacing
+from ..files import replacing
 from ..usage import nearest
 
 CONFIG_FILE, SUMMARY_FILE, LOG_FILE = "config.yaml", "summary.json", "log.txt"
 FIT_FOLDER, LABEL_FOLDER, MESH_FILE = "fit", "labels", "mesh.ply"
 # what a run writes, and what overwriting takes away
-_OURS = (CONFIG_FILE, SUMMARY_FILE, LOG_FILE, FIT_FOLDER, LABEL_FOLDER, "fit_done", "mesh.*")
-_FIT_DONE = "fit_done"
+_OURS = (CONFIG_FILE, SUMMARY_FILE, LOG_FILE, FIT_FOLDER, LABEL_FOLDER, "mesh.*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFolder:
-    """Where a run writes. `has_fit` says that an earlier run with the same settings ended its fit there."""
+    """Where a run writes. `goes_on`: a run with the same settings broke off there, and its fit is of use."""
 
     path: Path
     settings: str
-    has_fit: bool
+    goes_on: bool
 
     @staticmethod
     def chosen(out: Path | None, name: str, settings: str, *, overwrite: bool) -> RunFolder:
@@ -50,11 +49,11 @@ class RunFolder:
         if out is None:
             dated = Path("outputs") / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
             path = next(p for p in [dated, *(Path(f"{dated}-{i}") for i in range(2, 10_000))] if not p.exists())
-            return RunFolder(path=path, settings=settings, has_fit=False)
+            return RunFolder(path=path, settings=settings, goes_on=False)
         if out.exists() and not out.is_dir():
             raise ConfigError(f"out={out} is a file; name a folder")
         if not out.exists() or not any(out.iterdir()):
-            return RunFolder(path=out, settings=settings, has_fit=False)
+            return RunFolder(path=out, settings=settings, goes_on=False)
         if not (out / CONFIG_FILE).exists():
             raise ConfigError(f"out={out} has files in it that are no run's; name a new or empty folder")
         same = (out / CONFIG_FILE).read_text() == settings
@@ -62,13 +61,13 @@ class RunFolder:
         if not overwrite and (finished or not same):
             found = "a finished run" if finished else "a run with other settings"
             raise ConfigError(f"out={out} holds {found}; add overwrite=true to replace it, or name another folder")
-        return RunFolder(path=out, settings=settings, has_fit=same and not finished and (out / _FIT_DONE).exists())
+        return RunFolder(path=out, settings=settings, goes_on=same and not finished)
 
     def open(self) -> None:
-        """Make it ready: unless there is a fit to go on from, an earlier run's files go away."""
+        """Make it ready: an earlier run's files go away, but for a fit that this one goes on from."""
         self.path.mkdir(parents=True, exist_ok=True)
-        if not self.has_fit:
-            for old in [entry for pattern in _OURS for entry in self.path.glob(pattern)]:
+        for old in [entry for pattern in _OURS for entry in self.path.glob(pattern)]:
+            if not (self.goes_on and old.name == FIT_FOLDER):
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
         self.write_text(CONFIG_FILE, self.settings)
 
@@ -76,14 +75,9 @@ class RunFolder:
         with replacing(self.path / name) as temporary:
             temporary.write_text(text)
 
-    def keep_fit(self) -> None:
-        """From here on a run that breaks off has a fit to go on from."""
-        self.write_text(_FIT_DONE, "")
-
     def finish(self, summary: Any) -> None:
         """Write summary.json, the sign that all is there."""
         self.write_text(SUMMARY_FILE, json.dumps(plain(summary), indent=2) + "\n")
-        (self.path / _FIT_DONE).unlink(missing_ok=True)
 
 
 def require_run(folder: Path, *needed: str) -> None:
