@@ -14,7 +14,7 @@ import trimesh
 from ..capture import Capture, SensorKind
 from ..errors import MeshError
 from ..label import views_of
-from ..label.atomic import replacing
+from ..files import replacing
 from .image import ImageReport
 from .labels import LabelAgreement
 from .mesh import EvaluateConfig, MeshReport, evaluate_mesh

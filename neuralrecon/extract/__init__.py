@@ -2,3 +2,4 @@
 
 from .mesh import MeshConfig as MeshConfig
 from .mesh import extract_mesh as extract_mesh
+from .mesh import write_mesh as write_mesh

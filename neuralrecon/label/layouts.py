@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float
 
-from .atomic import write_npz
+from ..files import write_npz
 from .observed import View, observed_by
 from .sampling import in_ball, in_box, near_surface, on_surface
 from .solid import Solid

@@ -11,7 +11,7 @@ import numpy as np
 import trimesh
 from jaxtyping import Bool, Float32
 
-from .atomic import write_npz
+from ..files import write_npz
 from .observed import View, observed_by
 from .sampling import in_box, near_surface, padded_bounds
 from .solid import Solid

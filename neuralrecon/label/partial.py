@@ -11,7 +11,7 @@ from jaxtyping import Float, Float32
 from scipy.spatial import KDTree
 
 from ..geometry import Rigid
-from .atomic import write_npz
+from ..files import write_npz
 from .observed import View
 from .solid import Solid
 

@@ -1,5 +1,7 @@
 """Fitting the model to a scene: one visible loop."""
 
-from .fit import Fit as Fit
-from .fit import FitConfig as FitConfig
+from .checkpoint import load_fit as load_fit
+from .checkpoint import save_fit as save_fit
 from .fit import fit as fit
+from .fit_types import Fit as Fit
+from .fit_types import FitConfig as FitConfig

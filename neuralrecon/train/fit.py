@@ -4,79 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, FitError
-from ..fields import FieldConfig, SurfaceModel
-from ..geometry import Box, Similarity
+from ..errors import FitError
+from ..fields import SurfaceModel
 from ..render import Occupancy, render, sample_rays
-from ..scene import DepthRays, Scene
+from ..scene import Scene
 from . import losses
+from .checkpoint import FIT_FILE, TrainingState, load_training, save_fit
+from .depth_probes import DepthProbes
+from .fit_types import Fit, FitConfig
+from .progress import SCALARS_FILE, Progress
 from .schedule import active_levels, geometric, learning_rate
+from .start import first_occupancy, start_from_hull
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitConfig:
-    """How the model is trained. Lengths are millimetres of the object.
-
-    Attributes:
-        steps: optimiser steps.
-        interior_rays, edge_rays, depth_rays: rays a step: pixels inside the silhouettes, pixels along their outlines,
-            depth readings.
-        learning_rate_table, learning_rate_network: Adam's, at their highest.
-        blur_start_mm, blur_end_mm: 1/inv_s of the opacity, falling until `blur_until` of the fit.
-        first_levels, all_levels_from: hash levels at the start, and the share of the fit from which all are on.
-        truncation_mm: how far around a depth reading the sdf is told its value.
-        w_*: weights of the loss terms; zero skips a term.
-    """
-
-    field: FieldConfig = field(default_factory=FieldConfig)
-    steps: int = 2400
-    interior_rays: int = 768
-    edge_rays: int = 384
-    depth_rays: int = 3072
-    learning_rate_table: float = 5e-3
-    learning_rate_network: float = 2e-3
-    blur_start_mm: float = 2.0
-    blur_end_mm: float = 0.3
-    blur_until: float = 0.6
-    first_levels: int = 5
-    all_levels_from: float = 0.5
-    truncation_mm: float = 4.0
-    occupancy_resolution: int = 192
-    w_color: float = 0.5
-    w_silhouette: float = 0.1
-    w_eikonal: float = 0.1
-    w_depth: float = 0.3
-    w_free: float = 0.1
-    w_bending: float = 0.02
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or min(self.interior_rays, self.edge_rays, self.depth_rays) < 1:
-            raise ConfigError("steps, interior_rays, edge_rays and depth_rays must be 1 or more")
-        if not 0 < self.blur_end_mm <= self.blur_start_mm:
-            raise ConfigError(f"need 0 < blur_end_mm <= blur_start_mm, got {self.blur_end_mm} and {self.blur_start_mm}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
-    """A trained solid and how it lies in the world: everything that extraction and rendering need."""
-
-    name: str
-    model: SurfaceModel
-    config: FitConfig
-    unit_from_world: Similarity
-    box: Box
-    floor_m: float | None
-    is_metric: bool
-    occupancy: Occupancy
-    blur: float
-    step: int
+_REFRESH_EVERY, _REFRESH_WHOLE_EVERY = 20, 400
+_BAND = 3.0  # half width of the band of samples, in blurs: 95 % of the opacity, and half a cell more on each side
+_STEP = 1.5  # distance of samples, in blurs: less than the standard deviation (1.8) of the logistic density
+_FREE_ROOM_MM = 60.0
+_KEPT_VIEWS = 40
 
 
 def fit(
@@ -84,147 +36,124 @@ def fit(
     config: FitConfig | None = None,
     *,
     seed: int = 0,
-    on_step: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
+    folder: Path | None = None,
+    on_step: Callable[[int, dict[str, float]], None] = lambda step, terms: None,
 ) -> Fit:
     """Train a model on a scene. The same seed on the same machine gives the same model, bit for bit.
 
     Args:
-        on_step: called after every step with its loss terms, already weighted.
+        folder: where checkpoints and scalars.csv go; an unfinished fit with the same settings that lies there is
+            continued, to the same end as if it had never stopped.
+        on_step: called after every step with its weighted loss terms.
 
     Raises:
         FitError: the loss is no longer finite.
+
+    Example:
+        >>> result = fit(scene, FitConfig(steps=500))  # doctest: +SKIP
     """
     config = config or FitConfig()
-    generator = torch.Generator().manual_seed(seed)
-    model = SurfaceModel(config.field, len(scene.sensor_names), generator)
     unit_per_mm = scene.unit_per_mm
-    start_from_hull(model, scene, config.first_levels, generator)
-    occupancy, allowed = _first_occupancy(scene, config)
-    optimizer = _optimizer(model, config)
+    model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder)
     base_rates = [group["lr"] for group in optimizer.param_groups]
+    progress = Progress(
+        steps=config.steps, first_step=first_step, path=folder / SCALARS_FILE if folder is not None else None
+    )
 
-    for step in range(config.steps):
-        progress = step / config.steps
-        levels = active_levels(progress, config.first_levels, config.field.levels, config.all_levels_from)
-        blur = geometric(config.blur_start_mm, config.blur_end_mm, progress / config.blur_until) * unit_per_mm
-        if step % 20 == 0:
-            occupancy = occupancy.refreshed(
-                lambda points, levels=levels: model.sdf(points, levels), 4 * blur, allowed, whole=step % 400 == 0
-            )
+    for step in range(first_step, config.steps):
+        done = step / config.steps
+        levels = active_levels(done, config.first_levels, config.field.levels, config.all_levels_from)
+        blur = _blur(config, done) * unit_per_mm
+        for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+            group["lr"] = rate * learning_rate(done, 0.02, 0.02)
+        if step % _REFRESH_EVERY == 0:
+            occupancy = _refreshed(occupancy, model, levels, blur, allowed, whole=step % _REFRESH_WHOLE_EVERY == 0)
 
         batch = scene.pixels.draw(config.interior_rays, config.edge_rays, generator) if scene.pixels else None
-        seen = None
+        seen = probes = None
         if batch is not None:
-            seen = sample_rays(batch, occupancy, blur, torch.rand(len(batch.inside), generator=generator))
-        probes = None
+            seen = sample_rays(batch, occupancy, _STEP * blur, torch.rand(len(batch.inside), generator=generator))
         if scene.readings is not None:
-            probes = _probes(scene.readings.draw(config.depth_rays, generator), config, unit_per_mm, generator)
-        asked = [x.points for x in (seen, probes) if x is not None]
-        sdf, gradients = model.surface(torch.cat(asked), levels)
+            readings = scene.readings.draw(config.depth_rays, generator)
+            probes = DepthProbes.place(
+                readings,
+                config.truncation_mm * unit_per_mm,
+                config.bending_mm * unit_per_mm,
+                _FREE_ROOM_MM * unit_per_mm,
+                generator,
+            )
         n_seen = len(seen.points) if seen is not None else 0
+        sdf, gradients = model.surface(torch.cat([x.points for x in (seen, probes) if x is not None]), levels)
 
         terms = {"eikonal": config.w_eikonal * losses.eikonal_loss(gradients)}
         if batch is not None and seen is not None:
-            image = render(
-                model, seen, sdf[:n_seen], gradients[:n_seen], inv_s=1 / blur, cos_anneal=min(1.0, 4 * progress)
-            )
+            anneal = min(1.0, 4 * done)
+            image = render(model, seen, sdf[:n_seen], gradients[:n_seen], inv_s=1 / blur, cos_anneal=anneal)
             terms["color"] = config.w_color * losses.color_loss(image.colors, batch.colors, batch.inside)
             terms["silhouette"] = config.w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
         if probes is not None:
-            terms |= _depth_terms(probes, sdf[n_seen:], gradients[n_seen:], config, unit_per_mm)
+            terms |= probes.terms(sdf[n_seen:], gradients[n_seen:], config, unit_per_mm)
 
-        loss = torch.stack(list(terms.values())).sum()
-        if not bool(torch.isfinite(loss)):
-            raise FitError(f"step {step}: the loss is {float(loss)} ({ {k: float(v) for k, v in terms.items()} })")
-        for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-            group["lr"] = rate * learning_rate(progress, 0.02, 0.02)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        on_step(step, {k: float(v.detach()) for k, v in terms.items()})
+        _descend(optimizer, terms, step)
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        progress.step(step, values, len(sdf))
+        on_step(step, values)
+        if folder is not None and (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+            state = TrainingState(moments=_moments(optimizer), generator=generator.get_state(), seed=seed)
+            save_fit(_fit_of(scene, config, model, occupancy, step + 1), folder, state)
+            progress.flush()
 
-    return Fit(
-        name=scene.name,
-        model=model,
-        config=config,
-        unit_from_world=scene.unit_from_world,
-        box=scene.box,
-        floor_m=scene.floor_m,
-        is_metric=scene.is_metric,
-        occupancy=occupancy,
-        blur=config.blur_end_mm * unit_per_mm,
-        step=config.steps,
-    )
+    blur = _blur(config, 1.0) * unit_per_mm
+    occupancy = _refreshed(occupancy, model, config.field.levels, blur, allowed, whole=True)
+    result = _fit_of(scene, config, model, occupancy, config.steps)
+    if folder is not None:
+        save_fit(result, folder)
+        progress.flush()
+    return result
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DepthProbes:
-    """Points at which depth readings say something: near the reading, in the free room before it, and beside it."""
-
-    readings: DepthRays
-    points: Tensor
-    before: Tensor
-    n_near: int
-    n_free: int
-
-
-def _probes(readings: DepthRays, config: FitConfig, unit_per_mm: float, generator: torch.Generator) -> DepthProbes:
-    rays, n = readings.rays, len(readings.distances)
-    reach = config.truncation_mm * unit_per_mm
-    before = (torch.rand(n, generator=generator) * 2 - 1) * reach
-    near = rays.at(readings.distances - before)
-    room = readings.distances - reach
-    entry = (room - 0.5).clamp_min(0)
-    free = rays.at(entry + (room - entry) * torch.rand(n, generator=generator))
-    beside = near + 0.75 * unit_per_mm * torch.randn(n, 3, generator=generator)
-    half = n // 2
-    points = torch.cat([near, free[:half], beside[:half]])
-    return DepthProbes(readings=readings, points=points, before=before, n_near=n, n_free=half)
+def _begin_or_resume(
+    scene: Scene, config: FitConfig, seed: int, folder: Path | None
+) -> tuple[SurfaceModel, Occupancy, Tensor, torch.Generator, torch.optim.Adam, int]:
+    generator = torch.Generator().manual_seed(seed)
+    occupancy, allowed = first_occupancy(scene, config, _BAND * config.blur_start_mm * scene.unit_per_mm)
+    if folder is not None and (folder / FIT_FILE).exists():
+        fit, state = load_training(folder)
+        same = asdict(fit.config) == asdict(config) and fit.unit_from_world.scale == scene.unit_from_world.scale
+        if state is None or not same or state.seed != seed:
+            raise FitError(
+                f"{folder / FIT_FILE}: a finished fit, or one with other settings; name another folder or delete it"
+            )
+        optimizer = _optimizer(fit.model, config)
+        _restore_moments(optimizer, state.moments, fit.step)
+        generator.set_state(state.generator)
+        log.info("fit: going on from step %d", fit.step)
+        return fit.model, fit.occupancy, allowed, generator, optimizer, fit.step
+    model = SurfaceModel(config.field, len(scene.sensor_names), generator)
+    start_from_hull(model, scene, config.first_levels, generator)
+    return model, occupancy, allowed, generator, _optimizer(model, config), 0
 
 
-def _depth_terms(
-    probes: DepthProbes, sdf: Tensor, gradients: Tensor, config: FitConfig, unit_per_mm: float
-) -> dict[str, Tensor]:
-    """Truncated sdf around each reading, free space before it, and evenness of the surface beside it."""
-    n, m = probes.n_near, probes.n_near + probes.n_free
-    normals = torch.nn.functional.normalize(gradients[:n].detach(), dim=1)
-    facing = (normals * probes.readings.rays.directions).sum(dim=1).abs().clamp_min(0.2)
-    in_cube = ((probes.points >= 0) & (probes.points <= 1)).all(dim=1)
-    inlier = probes.readings.inlier
-    sdf_mm, before_mm = sdf / unit_per_mm, probes.before / unit_per_mm
-    near = losses.truncated_sdf_loss(sdf_mm[:n], before_mm, facing, inlier * in_cube[:n])
-    free = losses.free_space_loss(sdf_mm[n:m], 1.0, inlier[: m - n] * in_cube[n:m])
-    bending = losses.bending_loss(gradients[: probes.n_free], gradients[m:])
-    return {"depth": config.w_depth * near, "free": config.w_free * free, "bending": config.w_bending * bending}
+def _descend(optimizer: torch.optim.Adam, terms: dict[str, Tensor], step: int) -> None:
+    loss = torch.stack(list(terms.values())).sum()
+    if not bool(torch.isfinite(loss)):
+        listed = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
+        raise FitError(
+            f"step {step}: the loss is no longer finite ({listed}); lower learning_rate_table, or look at the capture"
+        )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
 
 
-def start_from_hull(model: SurfaceModel, scene: Scene, levels: int, generator: torch.Generator) -> None:
-    """Teach the sdf the hull's, so that rays find a surface from the first step."""
-    optimizer = torch.optim.Adam(
-        [
-            {"params": [model.sdf_table], "lr": 5e-3},
-            {"params": [*model.sdf_hidden.parameters(), *model.sdf_out.parameters()], "lr": 3e-3},
-        ]
-    )
-    for _ in range(200):
-        points = torch.rand(8192, 3, generator=generator)
-        sdf, gradients = model.surface(points, levels)
-        target = scene.hull.look_up(points)
-        # what matters is near the hull; far away the sign is enough
-        loss = ((sdf - target).abs() / (0.02 + target.abs())).mean() + 0.05 * losses.eikonal_loss(gradients)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+def _blur(config: FitConfig, done: float) -> float:
+    return geometric(config.blur_start_mm, config.blur_end_mm, done / config.blur_until)
 
 
-def _first_occupancy(scene: Scene, config: FitConfig) -> tuple[Occupancy, Tensor]:
-    """The band around the hull, and the cells that may ever hold surface: those in or near the hull."""
-    n = config.occupancy_resolution
-    axis = (torch.arange(n) + 0.5) / n
-    centers = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
-    sdf = scene.hull.look_up(centers).reshape(n, n, n)
-    half_width = 4 * config.blur_start_mm * scene.unit_per_mm
-    return Occupancy.from_sdf(sdf, half_width), (sdf < 6 * scene.unit_per_mm).to(torch.uint8)
+def _refreshed(
+    occupancy: Occupancy, model: SurfaceModel, levels: int, blur: float, allowed: Tensor, *, whole: bool
+) -> Occupancy:
+    return occupancy.refreshed(lambda points: model.sdf(points, levels), _BAND * blur, allowed, whole=whole)
 
 
 def _optimizer(model: SurfaceModel, config: FitConfig) -> torch.optim.Adam:
@@ -241,4 +170,43 @@ def _optimizer(model: SurfaceModel, config: FitConfig) -> torch.optim.Adam:
         betas=(0.9, 0.99),
         eps=1e-15,
         fused=True,
+    )
+
+
+def _moments(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return {
+        f"{i}.{name}": optimizer.state[p][name]
+        for i, p in enumerate(parameters)
+        if p in optimizer.state
+        for name in ("exp_avg", "exp_avg_sq")
+    }
+
+
+def _restore_moments(optimizer: torch.optim.Adam, moments: dict[str, Tensor], step: int) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for i, p in enumerate(parameters):
+        if f"{i}.exp_avg" in moments:
+            state = {name: moments[f"{i}.{name}"] for name in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[p] = {"step": torch.tensor(float(step)), **state}
+
+
+def _fit_of(scene: Scene, config: FitConfig, model: SurfaceModel, occupancy: Occupancy, step: int) -> Fit:
+    origins, rotations = torch.zeros(0, 3), torch.zeros(0, 3, 3)
+    if scene.pixels is not None:
+        chosen = torch.linspace(0, len(scene.pixels.origins) - 1, _KEPT_VIEWS).round().long().unique()
+        origins, rotations = scene.pixels.origins[chosen], scene.pixels.rig_from_world[chosen]
+    return Fit(
+        name=scene.name,
+        model=model,
+        config=config,
+        unit_from_world=scene.unit_from_world,
+        box=scene.box,
+        floor_m=scene.floor_m,
+        is_metric=scene.is_metric,
+        occupancy=occupancy,
+        view_origins=origins,
+        view_rig_from_world=rotations,
+        blur=_blur(config, step / config.steps) * scene.unit_per_mm,
+        step=step,
     )

@@ -1,0 +1,100 @@
+"""What a fit is asked for, and what it gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..fields import FieldConfig, SurfaceModel
+from ..geometry import Box, Similarity
+from ..render import Occupancy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig:
+    """How the model is trained. Lengths are millimetres of the object.
+
+    Attributes:
+        field: size of the model.
+        steps: optimiser steps.
+        interior_rays: rays a step through pixels inside the silhouettes.
+        edge_rays: rays a step through pixels along the silhouettes' outlines.
+        depth_rays: depth readings a step.
+        learning_rate_table: Adam's highest rate for the hash tables.
+        learning_rate_network: Adam's highest rate for the networks.
+        blur_start_mm: 1/inv_s of the opacity at first.
+        blur_end_mm: 1/inv_s of the opacity at last.
+        blur_until: share of the fit over which the blur falls.
+        first_levels: hash levels of the sdf at the start.
+        all_levels_from: share of the fit from which all levels are on.
+        truncation_mm: how far around a depth reading the sdf is told its value.
+        bending_mm: how far apart the points are whose gradients are held alike.
+        occupancy_resolution: cells a side of the grid that says where rays are sampled.
+        checkpoint_every: steps between two checkpoints, if the fit has a folder.
+        w_color: weight of the colours' Huber loss.
+        w_silhouette: weight of the silhouettes' cross entropy.
+        w_eikonal: weight of (|gradient| - 1)^2.
+        w_depth: weight of the truncated sdf around depth readings, per mm.
+        w_free: weight of the free space before depth readings, per mm.
+        w_bending: weight of the difference between gradients of neighbouring points near the surface.
+    """
+
+    field: FieldConfig = field(default_factory=FieldConfig)
+    steps: int = 2000
+    interior_rays: int = 1024
+    edge_rays: int = 512
+    depth_rays: int = 3072
+    learning_rate_table: float = 5e-3
+    learning_rate_network: float = 2e-3
+    blur_start_mm: float = 2.0
+    blur_end_mm: float = 0.3
+    blur_until: float = 0.6
+    first_levels: int = 5
+    all_levels_from: float = 0.5
+    truncation_mm: float = 4.0
+    bending_mm: float = 0.75
+    occupancy_resolution: int = 192
+    checkpoint_every: int = 500
+    w_color: float = 0.5
+    w_silhouette: float = 0.1
+    w_eikonal: float = 0.1
+    w_depth: float = 0.3
+    w_free: float = 0.1
+    w_bending: float = 0.02
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.interior_rays, self.edge_rays, self.depth_rays, self.checkpoint_every) < 1:
+            raise ConfigError("steps, interior_rays, edge_rays, depth_rays and checkpoint_every must be 1 or more")
+        if not 0 < self.blur_end_mm <= self.blur_start_mm:
+            raise ConfigError(f"need 0 < blur_end_mm <= blur_start_mm, got {self.blur_end_mm} and {self.blur_start_mm}")
+        if not (0 < self.blur_until <= 1 and 0 < self.all_levels_from <= 1):
+            raise ConfigError("blur_until and all_levels_from are shares of the fit: above 0, at most 1")
+        if not 16 <= self.occupancy_resolution <= 512:
+            raise ConfigError(f"occupancy_resolution must be 16 to 512, got {self.occupancy_resolution}")
+        if not 1 <= self.first_levels <= self.field.levels:
+            raise ConfigError(f"first_levels must be 1 to {self.field.levels}, got {self.first_levels}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """A trained solid and how it lies in the world: everything that extraction and rendering need.
+
+    `blur` is 1/inv_s in unit lengths at the time; `view_origins` (unit) and `view_rig_from_world` are a few of the
+    photographs' camera centres and rotations, for whoever wants a colour without a view. `step` counts those done.
+    """
+
+    name: str
+    model: SurfaceModel
+    config: FitConfig
+    unit_from_world: Similarity
+    box: Box
+    floor_m: float | None
+    is_metric: bool
+    occupancy: Occupancy
+    view_origins: Float[Tensor, "views 3"]
+    view_rig_from_world: Float[Tensor, "views 3 3"]
+    blur: float
+    step: int
