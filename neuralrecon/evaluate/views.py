@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from ..render import render_view
+from ..render import free_room, render_view
 from ..scene import Scene
 from ..scene.photographs import Photograph, Pixels
 from ..train import Fit
@@ -70,9 +70,10 @@ def evaluate_views(fit: Fit, scene: Scene) -> ViewReport:
 def render_photograph(fit: Fit, photograph: Photograph) -> tuple[Float[np.ndarray, "v u 3"], Float[np.ndarray, "v u"]]:
     """What the fit shows in the photograph's crop: colours over black as its sensor records them, and opacity."""
     pixels = Pixels.gather([photograph], fit.unit_from_world, 1)
+    room = free_room(fit.unit_from_world, fit.floor_m)
     parts = []
     for block in torch.arange(photograph.inside.size).split(_RAYS_PER_BLOCK):
-        seen = render_view(fit.model, pixels.rays(block), fit.occupancy, inv_s=1 / fit.blur, step=fit.blur)
+        seen = render_view(fit.model, pixels.rays(block), room, fit.occupancy, inv_s=1 / fit.blur, step=fit.blur)
         parts.append(torch.cat([seen.colors, seen.opacity[:, None]], dim=1))
     image = torch.cat(parts).reshape(*photograph.inside.shape, 4).double().numpy()
     return image[..., :3].clip(0, 1), image[..., 3]

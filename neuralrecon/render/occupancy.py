@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from ..ops.march import BAND, INSIDE
@@ -14,10 +14,14 @@ from ..ops.march import BAND, INSIDE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occupancy:
-    """Cells by state: outside, in the band |sdf| < half width, inside. `sdf` holds the last known value at centres."""
+    """Cells by state: outside, in the band |sdf| < half width, inside. `sdf` holds the last known value at centres.
+
+    All in unit lengths.
+    """
 
     cells: UInt8[Tensor, "x y z"]
     sdf: Float[Tensor, "x y z"]
+    half_width: float
 
     @staticmethod
     def from_sdf(sdf: Float[Tensor, "x y z"], half_width: float) -> Occupancy:
@@ -26,7 +30,17 @@ class Occupancy:
         cells = torch.zeros_like(sdf, dtype=torch.uint8)
         cells[sdf < reach] = BAND
         cells[sdf < -reach] = INSIDE
-        return Occupancy(cells=cells, sdf=sdf)
+        return Occupancy(cells=cells, sdf=sdf, half_width=half_width)
+
+    def near_surface(self, points: Float[Tensor, "points 3"]) -> Bool[Tensor, "points"]:
+        """Whether the sdf, interpolated between cells, lies in the band: finer than the cells' own state.
+
+        A third of a cell is added for what interpolation loses at edges.
+        """
+        at = (points.clamp(0, 1) * 2 - 1).flip(-1)[None, None, None]
+        grid = self.sdf[None, None]
+        sdf = torch.nn.functional.grid_sample(grid, at, align_corners=False, padding_mode="border")[0, 0, 0, 0]
+        return sdf.abs() < self.half_width + 0.33 / self.sdf.shape[0]
 
     def refreshed(
         self, sdf_at: Callable[[Tensor], Tensor], half_width: float, allowed: UInt8[Tensor, "x y z"], whole: bool
@@ -38,7 +52,7 @@ class Occupancy:
         size = self.sdf.shape[0]
         near = torch.ones_like(self.cells, dtype=torch.bool)
         if not whole:
-            near = self.sdf.abs() < half_width + 2.0 * 3**0.5 / size
+            near = self.sdf.abs() < half_width + 1.5 * 3**0.5 / size
         index = (near & (allowed > 0)).nonzero()
         sdf = self.sdf.clone()
         sdf[tuple(index.t())] = sdf_at((index + 0.5) / size)

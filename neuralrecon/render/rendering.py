@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..fields import SurfaceModel
-from ..geometry import Box
+from ..geometry import Box, Similarity
 from ..ops import Samples, composite, march
 from ..scene import ColorRays
 from .neus import neus_alpha
 from .occupancy import Occupancy
 
-_VISIBLE = 1e-3
+_VISIBLE = 2e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,17 +41,27 @@ class Rendering:
     weights: Float[Tensor, "samples"]
 
 
+def free_room(unit_from_world: Similarity, floor_m: float | None) -> Box:
+    """The part of the unit cube that cameras can look into: a ray ends at the table, below which nothing is known."""
+    low = torch.zeros(3)
+    if floor_m is not None:
+        low[2] = unit_from_world.scale * floor_m + float(unit_from_world.translation[2])
+    return Box(low=low.clamp_min(0.0), high=torch.ones(3))
+
+
 def sample_rays(
-    batch: ColorRays, occupancy: Occupancy, step: float, jitter: Float[Tensor, "rays"]
+    batch: ColorRays, room: Box, occupancy: Occupancy, step: float, jitter: Float[Tensor, "rays"]
 ) -> RaySamples:
-    """Samples `step` unit lengths apart, in the band of cells where the surface may be."""
+    """Samples `step` unit lengths apart, within `room` (see `free_room`), in the band where the surface may be."""
     rays = batch.rays
-    cube = Box(low=torch.zeros(3), high=torch.ones(3))
-    near, far = cube.intersect(rays)
+    near, far = room.intersect(rays)
     packed = march(rays.origins, rays.directions, near, far, occupancy.cells, step, jitter)
     directions = rays.directions[packed.ray_indices]
     points = rays.origins[packed.ray_indices] + directions * packed.t_mids[:, None]
-    return RaySamples(batch=batch, packed=packed, points=points, directions=directions, step=step)
+    keep = occupancy.near_surface(points)
+    return RaySamples(
+        batch=batch, packed=packed.where(keep), points=points[keep], directions=directions[keep], step=step
+    )
 
 
 def render(
@@ -65,7 +75,7 @@ def render(
 ) -> Rendering:
     """Composite what the model said at the samples (`model.surface(samples.points)`).
 
-    Colour is only computed for samples that weigh more than a thousandth: the rest cannot be seen.
+    Colour is only computed for samples that weigh more than two thousandths: the rest cannot be seen.
 
     Args:
         inv_s: steepness of the opacity, 1/unit length; samples should not be further apart than 1/inv_s.
@@ -93,9 +103,9 @@ def render(
 
 @torch.no_grad()
 def render_view(
-    model: SurfaceModel, batch: ColorRays, occupancy: Occupancy, *, inv_s: float, step: float
+    model: SurfaceModel, batch: ColorRays, room: Box, occupancy: Occupancy, *, inv_s: float, step: float
 ) -> Rendering:
     """Rays of a whole picture, without gradients; sampled at the intervals' middles."""
-    samples = sample_rays(batch, occupancy, step, torch.full((len(batch.inside),), 0.5))
+    samples = sample_rays(batch, room, occupancy, step, torch.full((len(batch.inside),), 0.5))
     sdf, gradients = model.surface(samples.points)
     return render(model, samples, sdf, gradients, inv_s=inv_s)

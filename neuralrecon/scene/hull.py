@@ -32,7 +32,10 @@ class VisualHull:
         tolerance_px: float,
         floor_m: float | None,
     ) -> VisualHull:
-        """Carve at `resolution` cells a side (16 times a power of two); nothing below z = `floor_m` is solid.
+        """Carve at `resolution` cells a side (16 times a power of two).
+
+        Below the table (z = `floor_m`), where no camera sees, the solid goes straight down: an underside that is merely
+        unseen must not look like a surface. It is cut at the table when a mesh is made.
 
         Raises:
             EvidenceError: nothing is left.
@@ -43,7 +46,14 @@ class VisualHull:
                 f"the visual hull of {len(silhouettes)} silhouettes is empty: poses and masks contradict each other; "
                 "check the calibration, the masks' polarity (object_is_black) and single masks that are far off"
             )
-        inside = distance_transform_edt(np.pad(solid.numpy(), 1))[1:-1, 1:-1, 1:-1]
+        if floor_m is not None:
+            floor = float(floor_m * unit_from_world.scale + unit_from_world.translation[2]) * resolution
+            lowest = min(max(int(np.ceil(floor - 0.5)), 0), resolution - 1)
+            solid[:, :, :lowest] = solid[:, :, lowest : lowest + 1]
+        padded = np.pad(solid.numpy(), 1)
+        if floor_m is not None:
+            padded[:, :, 0] = padded[:, :, 1]
+        inside = distance_transform_edt(padded)[1:-1, 1:-1, 1:-1]
         outside = distance_transform_edt(~solid.numpy())
         cells = np.where(solid, 0.5 - inside, outside - 0.5)
         return VisualHull(sdf=torch.from_numpy((cells / resolution).astype(np.float32)))

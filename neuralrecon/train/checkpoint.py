@@ -45,6 +45,7 @@ def save_fit(fit: Fit, folder: Path, training: TrainingState | None = None) -> P
         "name": fit.name,
         "step": fit.step,
         "blur": fit.blur,
+        "half_width": fit.occupancy.half_width,
         "floor_m": fit.floor_m,
         "is_metric": fit.is_metric,
         "scale": fit.unit_from_world.scale,
@@ -101,7 +102,9 @@ def _fit_of(facts: dict, tensors: dict[str, Tensor]) -> tuple[Fit, TrainingState
         box=Box(low=low, high=high),
         floor_m=facts["floor_m"],
         is_metric=facts["is_metric"],
-        occupancy=Occupancy(cells=tensors["occupancy.cells"], sdf=tensors["occupancy.sdf"]),
+        occupancy=Occupancy(
+            cells=tensors["occupancy.cells"], sdf=tensors["occupancy.sdf"], half_width=facts["half_width"]
+        ),
         view_origins=tensors["views.origins"],
         view_rig_from_world=tensors["views.rig_from_world"],
         blur=facts["blur"],

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..errors import FitError
 from ..fields import SurfaceModel
-from ..render import Occupancy, render, sample_rays
+from ..geometry import Box
+from ..render import Occupancy, free_room, render, sample_rays
 from ..scene import Scene
 from . import losses
 from .checkpoint import FIT_FILE, TrainingState, load_training, save_fit
@@ -29,6 +30,7 @@ _BAND = 3.0  # half width of the band of samples, in blurs: 95 % of the opacity,
 _STEP = 1.5  # distance of samples, in blurs: less than the standard deviation (1.8) of the logistic density
 _FREE_ROOM_MM = 60.0
 _KEPT_VIEWS = 40
+_POINTS_BELOW = 512
 
 
 def fit(
@@ -55,6 +57,7 @@ def fit(
     config = config or FitConfig()
     unit_per_mm = scene.unit_per_mm
     model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder)
+    room = free_room(scene.unit_from_world, scene.floor_m)
     base_rates = [group["lr"] for group in optimizer.param_groups]
     progress = Progress(
         steps=config.steps, first_step=first_step, path=folder / SCALARS_FILE if folder is not None else None
@@ -72,7 +75,8 @@ def fit(
         batch = scene.pixels.draw(config.interior_rays, config.edge_rays, generator) if scene.pixels else None
         seen = probes = None
         if batch is not None:
-            seen = sample_rays(batch, occupancy, _STEP * blur, torch.rand(len(batch.inside), generator=generator))
+            jitter = torch.rand(len(batch.inside), generator=generator)
+            seen = sample_rays(batch, room, occupancy, _STEP * blur, jitter)
         if scene.readings is not None:
             readings = scene.readings.draw(config.depth_rays, generator)
             probes = DepthProbes.place(
@@ -82,8 +86,11 @@ def fit(
                 _FREE_ROOM_MM * unit_per_mm,
                 generator,
             )
-        n_seen = len(seen.points) if seen is not None else 0
-        sdf, gradients = model.surface(torch.cat([x.points for x in (seen, probes) if x is not None]), levels)
+        below = _below_table(room, generator)
+        n_seen, n_below = len(seen.points) if seen is not None else 0, len(below)
+        asked = [x.points for x in (seen, probes) if x is not None]
+        sdf, gradients = model.surface(torch.cat([below, *asked]), levels)
+        gradients_below, sdf, gradients = gradients[:n_below], sdf[n_below:], gradients[n_below:]
 
         terms = {"eikonal": config.w_eikonal * losses.eikonal_loss(gradients)}
         if batch is not None and seen is not None:
@@ -91,6 +98,8 @@ def fit(
             image = render(model, seen, sdf[:n_seen], gradients[:n_seen], inv_s=1 / blur, cos_anneal=anneal)
             terms["color"] = config.w_color * losses.color_loss(image.colors, batch.colors, batch.inside)
             terms["silhouette"] = config.w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
+        if n_below:
+            terms["below"] = config.w_below * losses.straight_down_loss(gradients_below)
         if probes is not None:
             terms |= probes.terms(sdf[n_seen:], gradients[n_seen:], config, unit_per_mm)
 
@@ -144,6 +153,14 @@ def _descend(optimizer: torch.optim.Adam, terms: dict[str, Tensor], step: int) -
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
+
+
+def _below_table(room: Box, generator: torch.Generator) -> Tensor:
+    """Points of the unit cube under the table; none without a table."""
+    floor = float(room.low[2])
+    if floor == 0:
+        return torch.zeros(0, 3)
+    return torch.rand(_POINTS_BELOW, 3, generator=generator) * torch.tensor([1.0, 1.0, floor])
 
 
 def _blur(config: FitConfig, done: float) -> float:

@@ -40,12 +40,13 @@ class FitConfig:
         w_depth: weight of the truncated sdf around depth readings, per mm.
         w_free: weight of the free space before depth readings, per mm.
         w_bending: weight of the difference between gradients of neighbouring points near the surface.
+        w_below: weight of d sdf / dz below the table, where the solid goes straight down.
     """
 
     field: FieldConfig = field(default_factory=FieldConfig)
     steps: int = 2000
-    interior_rays: int = 1024
-    edge_rays: int = 512
+    interior_rays: int = 768
+    edge_rays: int = 384
     depth_rays: int = 3072
     learning_rate_table: float = 5e-3
     learning_rate_network: float = 2e-3
@@ -56,7 +57,7 @@ class FitConfig:
     all_levels_from: float = 0.5
     truncation_mm: float = 4.0
     bending_mm: float = 0.75
-    occupancy_resolution: int = 192
+    occupancy_resolution: int = 128
     checkpoint_every: int = 500
     w_color: float = 0.5
     w_silhouette: float = 0.1
@@ -64,6 +65,7 @@ class FitConfig:
     w_depth: float = 0.3
     w_free: float = 0.1
     w_bending: float = 0.02
+    w_below: float = 0.1
 
     def __post_init__(self) -> None:
         if min(self.steps, self.interior_rays, self.edge_rays, self.depth_rays, self.checkpoint_every) < 1:

@@ -55,3 +55,8 @@ def bending_loss(
 ) -> Tensor:
     """Mean squared difference of the gradients of neighbouring points: damps ripples; no unit (about radian^2)."""
     return (gradients - gradients_beside).square().sum(dim=1).mean()
+
+
+def straight_down_loss(gradients: Float[Tensor, "points 3"]) -> Tensor:
+    """Mean of (d sdf / dz)^2 at points below the table: the unseen solid goes straight down; no unit."""
+    return gradients[:, 2].square().mean()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int, UInt8
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from ..backends import Backend, backend_for
@@ -22,6 +23,15 @@ class Samples:
     t_mids: Float[Tensor, "samples"]
     ray_indices: Int[Tensor, "samples"]
     ray_starts: Int[Tensor, "rays_plus_one"]
+
+    def where(self, keep: Bool[Tensor, "samples"]) -> Samples:
+        """Only those samples, packed again."""
+        kept_before = torch.nn.functional.pad(keep.long().cumsum(0), (1, 0))
+        return Samples(
+            t_mids=self.t_mids[keep],
+            ray_indices=self.ray_indices[keep],
+            ray_starts=kept_before[self.ray_starts],
+        )
 
 
 def march(
