@@ -1,0 +1,1 @@
+"""Measurements and pictures of finished runs; not part of the installed package."""
