@@ -26,8 +26,7 @@ from neuralrecon.train.run_folder import LABEL_FOLDER, MESH_FILE, origin_of
 
 _LARGEST_BYTES = 300_000
 _SUPERSAMPLE = 2
-_WHITE, _GREY, _SEEN, _UNSEEN = (255, 255, 255), (90, 90, 90), (233, 121, 38), (150, 40, 110)
-_FREE = (120, 160, 205)
+_WHITE, _INSIDE, _FREE, _UNSEEN = (255, 255, 255), (233, 121, 38), (120, 160, 205), (90, 90, 90)
 _PLAIN_COLOR = np.array([0.72, 0.72, 0.74])
 _N_POINTS, _POINT_PX = 9000, 1.6
 _ELEVATION_DEG, _FOV_DEG = 24.0, 24.0
@@ -91,8 +90,10 @@ class Viewpoint:
 
 
 def photographs(capture: Capture, side: int) -> np.ndarray:
-    """Four photographs, cropped to the object, from sensors and stops as far apart as there are."""
+    """Four photographs of the finest cameras, cropped to the object, from sensors and stops that are far apart."""
     images = [image for image in capture.images_of(SensorKind.color) if image.mask_path is not None]
+    widest = max(capture.sensor(image.sensor).camera.width for image in images)
+    images = [image for image in images if capture.sensor(image.sensor).camera.width == widest]
     chosen = [images[i] for i in np.linspace(0, len(images) - 1, _TILES**2 + 2).round().astype(int)[1:-1]]
     tile = side // _TILES
     panel = np.full((side, side, 3), 255, np.uint8)
@@ -143,7 +144,7 @@ def _vertex_colors(mesh: trimesh.Trimesh, face: np.ndarray, corners: np.ndarray)
 
 
 def points(labels: OccupancyLabels, view: Viewpoint) -> np.ndarray:
-    """Uniform labels: inside ones large (orange if observed, else purple), free ones small and pale; far ones first."""
+    """Uniform labels, far ones first: inside large and orange, free small and blue, free but never observed grey."""
     uniform = np.flatnonzero(~labels.near_surface)
     shown = np.random.default_rng(0).permutation(uniform)[:_N_POINTS]
     pixels, depth = view.project(labels.points_in_world[shown].astype(np.float64))
@@ -153,16 +154,11 @@ def points(labels: OccupancyLabels, view: Viewpoint) -> np.ndarray:
     pen = ImageDraw.Draw(picture)
     for i in np.argsort(-depth):
         inside = labels.occupancy[shown[i]]
+        color = _INSIDE if inside else _FREE if observed[i] else _UNSEEN
         radius = _SUPERSAMPLE * (_POINT_PX if inside else 0.6 * _POINT_PX)
         u, v = pixels[i] * _SUPERSAMPLE
-        pen.ellipse((u - radius, v - radius, u + radius, v + radius), fill=_color(bool(inside), bool(observed[i])))
+        pen.ellipse((u - radius, v - radius, u + radius, v + radius), fill=color)
     return np.asarray(picture.resize((view.side, view.side), Picture.Resampling.BOX))
-
-
-def _color(inside: bool, observed: bool) -> tuple[int, int, int]:
-    if inside:
-        return _SEEN if observed else _UNSEEN
-    return _FREE if observed else _GREY
 
 
 def small_png(rgb: np.ndarray) -> bytes:
