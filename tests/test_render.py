@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -37,11 +37,17 @@ class SphereModel:
     def surface(self, points: Tensor) -> tuple[Tensor, Tensor]:
         return sphere(points), 1.7 * torch.nn.functional.normalize(points - CENTER.to(points), dim=1)
 
-    def color(self, points: Tensor, normals: Tensor, directions: Tensor, rig_from_world: Tensor) -> Tensor:
+    def color(
+        self, points: Tensor, normals: Tensor, directions: Tensor, rig_from_world: Tensor, _: Tensor | None = None
+    ) -> Tensor:
         assert points.shape == normals.shape == directions.shape
         return (rig_from_world @ normals[:, :, None])[:, :, 0]
 
-    def as_sensor(self, colors: Tensor, opacity: Tensor, sensors: Tensor) -> Tensor:
+    @property
+    def sensors(self) -> SphereModel:
+        return self
+
+    def recorded(self, colors: Tensor, opacity: Tensor, sensors: Tensor) -> Tensor:
         return colors + opacity[:, None] * sensors[:, None]
 
 
@@ -61,6 +67,7 @@ def rays_past_the_sphere(n: int, dtype: torch.dtype = torch.float32) -> tuple[Co
         colors=torch.zeros(n, 3),
         inside=torch.zeros(n, dtype=torch.bool),
         rig_from_world=turns.to(dtype),
+        world_from_cam=torch.eye(3, dtype=dtype).expand(n, 3, 3),
         sensors=torch.zeros(n, dtype=torch.long),
         images=torch.zeros(n, dtype=torch.long),
     )
@@ -180,14 +187,7 @@ def test_colours_come_from_unit_normals_seen_from_the_room() -> None:
 
 def test_what_the_sensor_makes_of_it_is_kept() -> None:
     batch, passing, _ = rays_past_the_sphere(40)
-    batch = ColorRays(
-        rays=batch.rays,
-        colors=batch.colors,
-        inside=batch.inside,
-        rig_from_world=batch.rig_from_world,
-        sensors=torch.arange(40),
-        images=batch.images,
-    )
+    batch = replace(batch, sensors=torch.arange(40))
     plain, _, _ = rays_past_the_sphere(40)
     occupancy = occupancy_of(sphere, 5 * BLUR)
     with_sensors, without = (picture(b, occupancy, BLUR)[0] for b in (batch, plain))

@@ -138,7 +138,7 @@ def test_the_hull_of_a_sphere_is_what_its_outlines_leave(silhouettes: list[Silho
 
 
 def test_coarse_to_fine_carving_settles_as_the_finest_level_would(silhouettes: list[Silhouette]) -> None:
-    """In a cube so wide that the centres of coarse cells lie far off the crops while the cells reach into the object."""
+    """Also where a coarse cell's centre lies far off the crops while the cell itself reaches into the object."""
     cube, resolution, tolerance = cube_around(0.15), 64, 1.0
     solid = VisualHull.carve(silhouettes, cube, resolution, tolerance, None).sdf.reshape(-1) < 0
     centers = cells_in_world(cube, resolution).reshape(-1, 3)
@@ -150,16 +150,23 @@ def test_coarse_to_fine_carving_settles_as_the_finest_level_would(silhouettes: l
     assert not bool((lost & ((centers - CENTER).norm(dim=1) < RADIUS)).any())
 
 
-def test_the_table_bounds_the_hull_above_it(silhouettes: list[Silhouette]) -> None:
+def test_below_the_table_the_hull_goes_straight_down(silhouettes: list[Silhouette]) -> None:
+    """And from a foot's height above it, 5 mm, where cameras see the object at grazing angles only."""
     cube, resolution, floor = cube_around(0.03), 64, 0.12
     free = VisualHull.carve(silhouettes, cube, resolution, 1.0, None).sdf < 0
-    cut = VisualHull.carve(silhouettes, cube, resolution, 1.0, floor).sdf < 0
+    with_floor = VisualHull.carve(silhouettes, cube, resolution, 1.0, floor)
+    cut = with_floor.sdf < 0
     z = cells_in_world(cube, resolution)[0, 0, :, 2]
-    above = z > floor
+    cell = 1 / (cube.scale * resolution)
+    above, below = z > floor + 0.005 + cell, z < floor
     assert torch.equal(cut[:, :, above], free[:, :, above])
-    # below it nobody knows: no cell there sticks out of the outline that the solid has on the table
-    on_table = cut[:, :, int(above.nonzero()[0])]
-    assert not bool((cut[:, :, ~above] & ~on_table[:, :, None]).any())
+    foot = free[:, :, (z > floor + 0.005 - cell) & (z < floor + 0.005 + cell)]
+    for layer in cut[:, :, below].unbind(2):
+        assert bool((layer >= foot.all(dim=2)).all())
+        assert bool((layer <= foot.any(dim=2)).all())
+    # the unseen underside is no surface: at the cube's lower face the distance is that to the sides
+    middle = resolution // 2
+    assert float(with_floor.sdf[middle, middle, 0]) / cube.scale < -0.5 * (RADIUS**2 - 0.025**2) ** 0.5
 
 
 def test_contradicting_silhouettes_are_an_error(silhouettes: list[Silhouette]) -> None:
@@ -249,6 +256,7 @@ def test_a_drawn_ray_goes_through_the_pixel_whose_colour_it_has() -> None:
         assert np.array_equal(batch.inside[of_image].numpy(), inside)
         assert bool((batch.sensors[of_image] == photograph.sensor).all())
         assert torch.allclose(batch.rig_from_world[of_image], photograph.rig_from_world.float())
+        assert torch.allclose(batch.world_from_cam[of_image], photograph.cam_from_world.rotation.mT.float())
 
 
 def test_interior_rays_lie_inside_and_edge_rays_along_the_outline() -> None:
@@ -298,7 +306,7 @@ def test_rays_of_readings_end_at_their_points() -> None:
     unit_from_world = Similarity(scale=3.0, translation=torch.tensor([0.5, 0.5, 0.2]))
     poses = [looking_at(CENTER, VIEWS[i], 0.9) for i in (3, 20)]
     points = [torch.rand(30, 3).double() * 0.1, torch.rand(50, 3).double() * 0.1 + 0.2]
-    readings = Readings.gather(points, poses, unit_from_world)
+    readings = Readings.gather(points, poses, [4, 1], unit_from_world)
     drawn = readings.draw(400, torch.Generator().manual_seed(2))
     ends = drawn.rays.at(drawn.distances)
     gaps = (ends[:, None] - unit_from_world.apply(torch.cat(points)).float()).norm(dim=2)
@@ -308,6 +316,9 @@ def test_rays_of_readings_end_at_their_points() -> None:
     centers = torch.stack([CENTER.double() - 0.9 * torch.from_numpy(VIEWS[i]) for i in (3, 20)])
     expected = unit_from_world.apply(centers)[(nearest >= 30).long()].float()
     assert torch.allclose(drawn.rays.origins, expected, atol=1e-5)
+    assert torch.equal(drawn.sensors, torch.where(nearest >= 30, 1, 4))
+    axes = torch.from_numpy(VIEWS[[3, 20]]).float()[(nearest >= 30).long()]
+    assert torch.allclose(drawn.world_from_cam[:, :, 2], axes, atol=1e-6)
 
 
 def test_readings_of_the_table_and_of_the_room_are_left_out(silhouettes: list[Silhouette]) -> None:

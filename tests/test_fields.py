@@ -1,0 +1,213 @@
+"""The model: gradients against finite differences, directions against quadrature."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from neuralrecon.errors import ConfigError
+from neuralrecon.fields import FieldConfig, SensorModel, SurfaceModel
+from neuralrecon.fields.directions import reflect, spherical_harmonics
+from neuralrecon.geometry import Rays
+from neuralrecon.scene import DepthRays
+
+SMALL = FieldConfig(
+    levels=4,
+    log2_table_size=10,
+    base_resolution=4,
+    finest_resolution=32,
+    color_levels=3,
+    color_log2_table_size=10,
+    color_finest_resolution=16,
+    hidden=16,
+)
+
+
+def model_of(dtype: torch.dtype) -> SurfaceModel:
+    """With tables so large that every level matters."""
+    model = SurfaceModel(SMALL, 2, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for table in (model.sdf_table, model.color_table):
+            table.copy_(torch.randn(table.shape, generator=generator) * 0.3)
+        model.sdf_hidden.bias.copy_(torch.randn(16, generator=generator) * 0.2)
+    return model.to(dtype)
+
+
+def unit_vectors(n: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn(n, 3, generator=generator, dtype=torch.float64), dim=1)
+
+
+@pytest.mark.parametrize("active_levels", [2, None])
+def test_the_gradient_is_the_derivative_of_the_sdf(active_levels: int | None) -> None:
+    model, h = model_of(torch.float64), 1e-7
+    points = torch.rand(200, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 0.98 + 0.01
+    sdf, gradients = model.surface(points, active_levels)
+    assert torch.allclose(model.sdf(points, active_levels), sdf, atol=1e-12)
+    for axis in range(3):
+        step = torch.zeros(3, dtype=torch.float64)
+        step[axis] = h
+        difference = (model.sdf(points + step, active_levels) - model.sdf(points - step, active_levels)) / (2 * h)
+        # no kink (a cell's face, a ReLU's corner) lies within h of these points; rounding: 1e-16 / h
+        assert torch.allclose(gradients[:, axis], difference, atol=1e-7)
+
+
+def test_fewer_levels_are_another_field() -> None:
+    model, points = model_of(torch.float64), torch.rand(50, 3, dtype=torch.float64)
+    few, all_levels = model.sdf(points, 2), model.sdf(points)
+    assert float((few - all_levels).abs().median()) > 0.01
+    with torch.no_grad():
+        model.sdf_table[SMALL.sdf_grid.n_entries - 2 * 1024 :] = 0  # the two finest levels
+    assert torch.allclose(model.sdf(points), few, atol=1e-12)
+
+
+def test_single_precision_gives_the_same_field() -> None:
+    points = torch.rand(2000, 3, generator=torch.Generator().manual_seed(3))
+    double, single = model_of(torch.float64), model_of(torch.float32)
+    sdf, gradients = double.surface(points.double())
+    sdf32, gradients32 = single.surface(points)
+    assert sdf32.dtype == torch.float32
+    assert torch.allclose(
+        sdf32.double(), sdf, atol=2e-5
+    )  # sums of 16 terms of about 1, weights moved by 1e-7 of a cell
+    assert torch.allclose(single.sdf(points).double(), sdf, atol=2e-5)
+    # gradients jump at cells' faces and ReLU's corners: a point within rounding of one may take the other side
+    same = ((gradients32.double() - gradients).abs() < 1e-3).all(dim=1)
+    assert int((~same).sum()) <= 4
+
+
+def test_colours_lie_in_range_and_turn_with_the_room() -> None:
+    """The same surface seen under the same angles, object and camera turned together, looks different: the lights
+    stand still. Turned back by the frame's rotation it looks the same."""
+    model = model_of(torch.float64)
+    generator = torch.Generator().manual_seed(4)
+    points = torch.rand(100, 3, generator=generator, dtype=torch.float64)
+    normals, directions = unit_vectors(100, 5), unit_vectors(100, 6)
+    here = torch.eye(3, dtype=torch.float64).expand(100, 3, 3)
+    turn = torch.from_numpy(Rotation.from_euler("z", 70, degrees=True).as_matrix())
+    model.requires_grad_(False)
+    colors = model.color(points, normals, directions, here)
+    assert float(colors.min()) >= 0
+    assert float(colors.max()) <= 1
+    turned = model.color(points, normals @ turn.T, directions @ turn.T, here)
+    assert float((turned - colors).abs().median()) > 0.005
+    back = model.color(points, normals @ turn.T, directions @ turn.T, turn.T.expand(100, 3, 3))
+    assert torch.allclose(back, colors, atol=1e-12)
+
+
+def test_sensors_have_their_own_gain_and_offset() -> None:
+    sensors = SensorModel(2).double()
+    colors = torch.rand(6, 3, dtype=torch.float64)
+    opacity, numbers = torch.linspace(0, 1, 6, dtype=torch.float64), torch.tensor([0, 1, 0, 1, 0, 1])
+    assert torch.equal(sensors.recorded(colors, opacity, numbers), colors)  # at first all alike
+    with torch.no_grad():
+        sensors.log_gain[1] = torch.tensor([0.1, 0.0, -0.2])
+        sensors.offset[1] = torch.tensor([0.0, 0.05, 0.0])
+        changed = sensors.recorded(colors, opacity, numbers)
+    assert torch.equal(changed[::2], colors[::2])
+    expected = colors[1::2] * torch.tensor([0.1, 0.0, -0.2]).double().exp()
+    expected[:, 1] += 0.05 * opacity[1::2]
+    assert torch.allclose(changed[1::2], expected, atol=1e-8)
+
+
+def depth_rays(n: int, n_sensors: int) -> DepthRays:
+    generator = torch.Generator().manual_seed(9)
+    return DepthRays(
+        rays=Rays(origins=torch.rand(n, 3, generator=generator, dtype=torch.float64), directions=unit_vectors(n, 10)),
+        distances=torch.linspace(0.5, 4, n, dtype=torch.float64),
+        inlier=torch.ones(n),
+        world_from_cam=torch.from_numpy(Rotation.random(n, random_state=11).as_matrix()),
+        sensors=torch.arange(n) % n_sensors,
+    )
+
+
+def test_the_displacement_is_the_derivative_of_the_corrected_readings() -> None:
+    """Ends of corrected readings, by central differences in each of a sensor's seven corrections."""
+    sensors, readings, h = SensorModel(3).double(), depth_rays(30, 3), 1e-3
+    sensors.set_scales(0.002, 0.01, 0.02)
+    sensors.double()
+    points = readings.rays.at(readings.distances)
+    moved = sensors.displacement(
+        points, readings.rays.origins, readings.world_from_cam, readings.sensors, along=readings.rays.directions
+    )
+    assert torch.equal(moved.detach(), torch.zeros(30, 3, dtype=torch.float64))
+
+    def ends(entry: torch.Tensor, value: float) -> torch.Tensor:
+        with torch.no_grad():
+            entry.fill_(value)
+            corrected = sensors.corrected_depth(readings)
+            entry.zero_()
+        return corrected.rays.at(corrected.distances)
+
+    of_one = readings.sensors == 1
+    for axis in range(3):
+        d_pose, d_reach = torch.autograd.grad(
+            moved[of_one, axis].sum(), [sensors.pose, sensors.reach], retain_graph=True
+        )
+        assert float(d_pose[[0, 2]].abs().max()) == 0
+        for i in range(7):
+            entry = sensors.pose.data[1, i] if i < 6 else sensors.reach.data[1]
+            difference = ((ends(entry, h) - ends(entry, -h)) / (2 * h))[of_one, axis].sum()
+            found = d_pose[1, i] if i < 6 else d_reach[1]
+            # third order: (turn * h)^2 = 4e-12, times 4 units and 10 readings
+            assert float(found) == pytest.approx(float(difference), abs=1e-9)
+
+
+def test_corrections_move_a_sensor_in_its_own_frame() -> None:
+    sensors, readings = SensorModel(3).double(), depth_rays(30, 3)
+    unmoved = sensors.corrected_depth(readings)
+    assert torch.allclose(unmoved.rays.directions, readings.rays.directions, atol=1e-15)
+    assert torch.equal(unmoved.distances, readings.distances)
+    sensors.set_scales(0.01, 0.1, 0.5)
+    sensors.double()
+    with torch.no_grad():
+        sensors.pose[2] = torch.tensor([0.0, 0.0, 2.0, 0.0, 1.0, 0.0])
+        sensors.reach[2] = -0.4
+    assert float(sensors.prior()) == pytest.approx(2**2 + 1 + 0.4**2)
+    corrected = sensors.corrected_depth(readings)
+    of_two = readings.sensors == 2
+    assert torch.equal(corrected.rays.origins[~of_two], readings.rays.origins[~of_two])
+    shift = 0.1 * readings.world_from_cam[of_two][:, :, 1]
+    assert torch.allclose(corrected.rays.origins[of_two] - readings.rays.origins[of_two], shift, atol=1e-12)
+    assert torch.allclose(corrected.distances[of_two] - readings.distances[of_two], torch.tensor(-0.2).double())
+    turn = Rotation.from_rotvec(0.02 * readings.world_from_cam[of_two][:, :, 2].numpy())
+    expected = torch.from_numpy(turn.apply(readings.rays.directions[of_two].numpy()))
+    # a turn to first order: off by half the angle's square
+    assert torch.allclose(corrected.rays.directions[of_two], expected, atol=0.02**2 / 2)
+
+
+def test_the_same_generator_makes_the_same_model() -> None:
+    first, second, other = (SurfaceModel(SMALL, 2, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    pairs = list(zip(first.parameters(), second.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(first.sdf_hidden.weight, other.sdf_hidden.weight)
+
+
+def test_spherical_harmonics_are_orthonormal() -> None:
+    """Integrals of products by Gauss-Legendre in z and even steps around: exact for polynomials of degree 4."""
+    z, weights = np.polynomial.legendre.leggauss(8)
+    angle = np.arange(16) * 2 * np.pi / 16
+    r = np.sqrt(1 - z**2)
+    grid = np.stack([np.outer(r, np.cos(angle)), np.outer(r, np.sin(angle)), np.outer(z, np.ones(16))], axis=-1)
+    values = spherical_harmonics(torch.from_numpy(grid.reshape(-1, 3)))
+    area = torch.from_numpy(np.repeat(weights, 16) * 2 * np.pi / 16)
+    products = (values * area[:, None]).T @ values
+    assert torch.allclose(products, torch.eye(9, dtype=torch.float64), atol=1e-12)
+
+
+def test_reflection_turns_the_normal_part_and_keeps_the_rest() -> None:
+    directions, normals = unit_vectors(100, 7), unit_vectors(100, 8)
+    mirrored = reflect(directions, normals)
+    assert torch.allclose(mirrored.norm(dim=1), torch.ones(100, dtype=torch.float64), atol=1e-12)
+    assert torch.allclose((mirrored * normals).sum(1), -(directions * normals).sum(1), atol=1e-12)
+    assert torch.allclose(torch.linalg.cross(mirrored, normals), torch.linalg.cross(directions, normals), atol=1e-12)
+    assert torch.allclose(reflect(mirrored, normals), directions, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [{"levels": 0}, {"color_levels": 25}, {"log2_table_size": 30}])
+def test_sizes_that_no_model_has_are_an_error(settings: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="must be"):
+        FieldConfig(**settings)
