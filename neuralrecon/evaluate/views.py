@@ -73,7 +73,8 @@ def render_photograph(fit: Fit, photograph: Photograph) -> tuple[Float[np.ndarra
     room = free_room(fit.unit_from_world, fit.floor_m)
     parts = []
     for block in torch.arange(photograph.inside.size).split(_RAYS_PER_BLOCK):
-        seen = render_view(fit.model, pixels.rays(block), room, fit.occupancy, inv_s=1 / fit.blur, step=fit.blur)
+        rays = fit.model.sensors.corrected_color(pixels.rays(block))
+        seen = render_view(fit.model, rays, room, fit.occupancy, inv_s=1 / fit.blur, step=fit.blur)
         parts.append(torch.cat([seen.colors, seen.opacity[:, None]], dim=1))
     image = torch.cat(parts).reshape(*photograph.inside.shape, 4).double().numpy()
     return image[..., :3].clip(0, 1), image[..., 3]

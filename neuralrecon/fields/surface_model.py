@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..ops import HashGrid, SdfNetwork, hash_features, sdf_query
+from ..ops import HashGrid, SdfNetwork, hash_encode, hash_features, sdf_query
 from .directions import reflect, spherical_harmonics
+from .sensors import SensorModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +78,7 @@ class SurfaceModel(nn.Module):
         self.color_hidden = _linear(config.color_grid.n_features + 3 + 9 + 1, h, generator)
         self.color_middle = _linear(h, h, generator)
         self.color_out = _linear(h, 3, generator)
-        self.sensor_log_gain = nn.Parameter(torch.zeros(n_sensors, 3))
-        self.sensor_offset = nn.Parameter(torch.zeros(n_sensors, 3))
+        self.sensors = SensorModel(n_sensors)
 
     def surface(
         self, points: Float[Tensor, "points 3"], active_levels: int | None = None
@@ -109,9 +109,19 @@ class SurfaceModel(nn.Module):
         normals: Float[Tensor, "samples 3"],
         directions: Float[Tensor, "samples 3"],
         rig_from_world: Float[Tensor, "samples 3 3"],
+        displacement: Float[Tensor, "samples 3"] | None = None,
     ) -> Float[Tensor, "samples 3"]:
-        """sRGB in [0, 1]. Normal and mirrored direction are seen from the room, where the lights stand still."""
-        features = hash_features(points, self.color_table, self.config.color_grid)
+        """sRGB in [0, 1]. Normal and mirrored direction are seen from the room, where the lights stand still.
+
+        Args:
+            displacement: see `SensorModel.displacement`; lets the print tell the sensors where they are.
+        """
+        grid = self.config.color_grid
+        if displacement is None:
+            features = hash_features(points, self.color_table, grid)
+        else:
+            features, jacobian = hash_encode(points, self.color_table, grid)
+            features = features + (jacobian.detach() * displacement[:, None]).sum(dim=2)
         normals_in_rig = (rig_from_world @ normals[:, :, None])[:, :, 0]
         mirrored = reflect(directions, normals)
         mirrored_in_rig = (rig_from_world @ mirrored[:, :, None])[:, :, 0]
@@ -119,12 +129,6 @@ class SurfaceModel(nn.Module):
         inputs = torch.cat([features, normals_in_rig, spherical_harmonics(mirrored_in_rig), facing], dim=1)
         hidden = self.color_middle(self.color_hidden(inputs).relu()).relu()
         return torch.sigmoid(self.color_out(hidden))
-
-    def as_sensor(
-        self, colors: Float[Tensor, "rays 3"], opacity: Float[Tensor, "rays"], sensors: Int[Tensor, "rays"]
-    ) -> Float[Tensor, "rays 3"]:
-        """What each sensor would record of premultiplied colours: its own exposure and white balance."""
-        return colors * self.sensor_log_gain[sensors].exp() + opacity[:, None] * self.sensor_offset[sensors]
 
 
 def _small(grid: HashGrid, generator: torch.Generator) -> Tensor:

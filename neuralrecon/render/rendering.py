@@ -72,6 +72,7 @@ def render(
     *,
     inv_s: float,
     cos_anneal: float = 1.0,
+    displacement: Float[Tensor, "samples 3"] | None = None,
 ) -> Rendering:
     """Composite what the model said at the samples (`model.surface(samples.points)`).
 
@@ -80,6 +81,7 @@ def render(
     Args:
         inv_s: steepness of the opacity, 1/unit length; samples should not be further apart than 1/inv_s.
         cos_anneal: see `neus_alpha`.
+        displacement: see `SensorModel.displacement`.
     """
     batch, of_ray = samples.batch, samples.packed.ray_indices
     slope = (gradients * samples.directions).sum(dim=1)
@@ -92,12 +94,13 @@ def render(
         torch.nn.functional.normalize(gradients[seen], dim=1),
         samples.directions[seen],
         batch.rig_from_world[of_ray],
+        None if displacement is None else displacement[seen],
     )
     weighted = colors * weights[seen, None]
     ray_colors = torch.zeros(len(left), 3, dtype=colors.dtype).index_add(0, of_ray, weighted)
     opacity = 1 - left
     return Rendering(
-        colors=model.as_sensor(ray_colors, opacity, batch.sensors), opacity=opacity, weights=weights
+        colors=model.sensors.recorded(ray_colors, opacity, batch.sensors), opacity=opacity, weights=weights
     )
 
 

@@ -15,13 +15,15 @@ class ColorRays:
     """Rays through pixels of photographs.
 
     `colors` are sRGB in [0, 1]; `inside` says whether the pixel lies in the silhouette; `rig_from_world` are rotations
-    (one per ray) into the frame in which the lights stand still; `sensors` and `images` count from 0.
+    (one per ray) into the frame in which the lights stand still, `world_from_cam` those out of the camera's; `sensors`
+    and `images` count from 0.
     """
 
     rays: Rays
     colors: Float[Tensor, "rays 3"]
     inside: Bool[Tensor, "rays"]
     rig_from_world: Float[Tensor, "rays 3 3"]
+    world_from_cam: Float[Tensor, "rays 3 3"]
     sensors: Int[Tensor, "rays"]
     images: Int[Tensor, "rays"]
 
@@ -36,3 +38,5 @@ class DepthRays:
     rays: Rays
     distances: Float[Tensor, "rays"]
     inlier: Float[Tensor, "rays"]
+    world_from_cam: Float[Tensor, "rays 3 3"]
+    sensors: Int[Tensor, "rays"]

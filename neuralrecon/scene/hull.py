@@ -16,6 +16,9 @@ from ..geometry import Box, Similarity
 from .silhouettes import Silhouette
 
 _COARSEST = 16
+# The lowest layers of the hull are seen at grazing angles only, where a small error of a pose carves all of them: the
+# solid below the table takes its section from this height.
+_FOOT_M = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +50,9 @@ class VisualHull:
                 "check the calibration, the masks' polarity (object_is_black) and single masks that are far off"
             )
         if floor_m is not None:
-            floor = float(floor_m * unit_from_world.scale + unit_from_world.translation[2]) * resolution
-            lowest = min(max(int(np.ceil(floor - 0.5)), 0), resolution - 1)
-            solid[:, :, :lowest] = solid[:, :, lowest : lowest + 1]
+            knee = (floor_m + _FOOT_M) * unit_from_world.scale + float(unit_from_world.translation[2])
+            layer = min(max(int(knee * resolution), 0), resolution - 1)
+            solid[:, :, :layer] |= solid[:, :, layer : layer + 1]
         padded = np.pad(solid.numpy(), 1)
         if floor_m is not None:
             padded[:, :, 0] = padded[:, :, 1]

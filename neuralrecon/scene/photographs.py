@@ -109,6 +109,7 @@ class Pixels:
             colors=self.rgb[pixels].float() / 255,
             inside=self.inside[pixels],
             rig_from_world=self.rig_from_world[image],
+            world_from_cam=self.rotations[image],
             sensors=self.sensors[image],
             images=image,
         )

@@ -23,21 +23,31 @@ class Readings:
     frames: Int[Tensor, "readings"]
     inlier: Float[Tensor, "readings"]
     origins: Float[Tensor, "depth_images 3"]
+    rotations: Float[Tensor, "depth_images 3 3"]
+    sensors: Int[Tensor, "depth_images"]
 
     def draw(self, n: int, generator: torch.Generator) -> DepthRays:
         chosen = torch.randint(len(self.points), (n,), generator=generator)
-        origins = self.origins[self.frames[chosen]]
+        frames = self.frames[chosen]
+        origins = self.origins[frames]
         along = self.points[chosen] - origins
         distances = along.norm(dim=1)
         return DepthRays(
             rays=Rays(origins=origins, directions=along / distances[:, None]),
             distances=distances,
             inlier=self.inlier[chosen],
+            world_from_cam=self.rotations[frames],
+            sensors=self.sensors[frames],
         )
 
     @staticmethod
-    def gather(points: Sequence[Tensor], cam_from_world: Sequence[Rigid], unit_from_world: Similarity) -> Readings:
-        """From points per depth image, in world metres."""
+    def gather(
+        points: Sequence[Tensor],
+        cam_from_world: Sequence[Rigid],
+        sensors: Sequence[int],
+        unit_from_world: Similarity,
+    ) -> Readings:
+        """From points per depth image, in world metres; `sensors` counts as the scene's sensor names."""
         frames = torch.cat([torch.full((len(p),), i, dtype=torch.int32) for i, p in enumerate(points)])
         centers = torch.stack([pose.inverse().translation for pose in cam_from_world])
         return Readings(
@@ -45,6 +55,8 @@ class Readings:
             frames=frames,
             inlier=torch.ones(len(frames)),
             origins=unit_from_world.apply(centers).float(),
+            rotations=torch.stack([pose.rotation.mT for pose in cam_from_world]).float(),
+            sensors=torch.tensor(list(sensors)),
         )
 
 

@@ -180,6 +180,7 @@ def _gather_readings(
     floor_m: float | None,
 ) -> Readings | None:
     points: list[torch.Tensor] = []
+    sensors: list[int] = []
     poses: list[Rigid] = []
     for depth, image, capture in depths:
         pose = capture.sensor_from_world(image)
@@ -189,6 +190,7 @@ def _gather_readings(
             found[on_object(found, hull, unit_from_world, config.depth_tolerance_mm * 1e-3, floor)]
         )
         poses.append(pose)
+        sensors.append([s.name for s in capture.sensors].index(image.sensor))
     if not sum(len(p) for p in points):
         return None
-    return Readings.gather(points, poses, unit_from_world)
+    return Readings.gather(points, poses, sensors, unit_from_world)

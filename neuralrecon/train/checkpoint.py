@@ -49,7 +49,7 @@ def save_fit(fit: Fit, folder: Path, training: TrainingState | None = None) -> P
         "floor_m": fit.floor_m,
         "is_metric": fit.is_metric,
         "scale": fit.unit_from_world.scale,
-        "n_sensors": len(fit.model.sensor_log_gain),
+        "n_sensors": len(fit.model.sensors.log_gain),
         "config": asdict(fit.config),
     }
     if training is not None:

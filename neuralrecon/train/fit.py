@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..errors import FitError
-from ..fields import SurfaceModel
-from ..geometry import Box
-from ..render import Occupancy, free_room, render, sample_rays
+from ..fields import SensorModel, SurfaceModel
+from ..ops.march import INSIDE
+from ..render import Occupancy, RaySamples, free_room, render, sample_rays
 from ..scene import Scene
 from . import losses
 from .checkpoint import FIT_FILE, TrainingState, load_training, save_fit
@@ -30,7 +31,7 @@ _BAND = 3.0  # half width of the band of samples, in blurs: 95 % of the opacity,
 _STEP = 1.5  # distance of samples, in blurs: less than the standard deviation (1.8) of the logistic density
 _FREE_ROOM_MM = 60.0
 _KEPT_VIEWS = 40
-_POINTS_BELOW = 512
+_DEEP_POINTS = 1024
 
 
 def fit(
@@ -63,6 +64,7 @@ def fit(
         steps=config.steps, first_step=first_step, path=folder / SCALARS_FILE if folder is not None else None
     )
 
+    deep_cells = torch.zeros(0, 3)
     for step in range(first_step, config.steps):
         done = step / config.steps
         levels = active_levels(done, config.first_levels, config.field.levels, config.all_levels_from)
@@ -71,14 +73,16 @@ def fit(
             group["lr"] = rate * learning_rate(done, 0.02, 0.02)
         if step % _REFRESH_EVERY == 0:
             occupancy = _refreshed(occupancy, model, levels, blur, allowed, whole=step % _REFRESH_WHOLE_EVERY == 0)
+            deep_cells = (occupancy.cells == INSIDE).nonzero()
 
         batch = scene.pixels.draw(config.interior_rays, config.edge_rays, generator) if scene.pixels else None
         seen = probes = None
         if batch is not None:
+            batch = model.sensors.corrected_color(batch)
             jitter = torch.rand(len(batch.inside), generator=generator)
             seen = sample_rays(batch, room, occupancy, _STEP * blur, jitter)
         if scene.readings is not None:
-            readings = scene.readings.draw(config.depth_rays, generator)
+            readings = model.sensors.corrected_depth(scene.readings.draw(config.depth_rays, generator))
             probes = DepthProbes.place(
                 readings,
                 config.truncation_mm * unit_per_mm,
@@ -86,20 +90,34 @@ def fit(
                 _FREE_ROOM_MM * unit_per_mm,
                 generator,
             )
-        below = _below_table(room, generator)
-        n_seen, n_below = len(seen.points) if seen is not None else 0, len(below)
+        deep = _deep_points(deep_cells, len(occupancy.cells), generator)
+        n_seen, n_deep = len(seen.points) if seen is not None else 0, len(deep)
         asked = [x.points for x in (seen, probes) if x is not None]
-        sdf, gradients = model.surface(torch.cat([below, *asked]), levels)
-        gradients_below, sdf, gradients = gradients[:n_below], sdf[n_below:], gradients[n_below:]
+        sdf, gradients = model.surface(torch.cat([deep, *asked]), levels)
+        sdf_deep, sdf, gradients = sdf[:n_deep], sdf[n_deep:], gradients[n_deep:]
+        moved = _displacement(model.sensors, seen, probes) if config.refine_from <= done else None
+        if moved is not None:
+            sdf = sdf + (gradients.detach() * moved).sum(dim=1)
 
         terms = {"eikonal": config.w_eikonal * losses.eikonal_loss(gradients)}
         if batch is not None and seen is not None:
             anneal = min(1.0, 4 * done)
-            image = render(model, seen, sdf[:n_seen], gradients[:n_seen], inv_s=1 / blur, cos_anneal=anneal)
+            image = render(
+                model,
+                seen,
+                sdf[:n_seen],
+                gradients[:n_seen],
+                inv_s=1 / blur,
+                cos_anneal=anneal,
+                displacement=None if moved is None else moved[:n_seen],
+            )
             terms["color"] = config.w_color * losses.color_loss(image.colors, batch.colors, batch.inside)
             terms["silhouette"] = config.w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
-        if n_below:
-            terms["below"] = config.w_below * losses.straight_down_loss(gradients_below)
+        if moved is not None:
+            terms["sensors"] = config.w_sensors * model.sensors.prior()
+        if n_deep:
+            depth_mm = occupancy.half_width / unit_per_mm
+            terms["deep"] = config.w_deep * losses.deep_inside_loss(sdf_deep / unit_per_mm, depth_mm)
         if probes is not None:
             terms |= probes.terms(sdf[n_seen:], gradients[n_seen:], config, unit_per_mm)
 
@@ -139,6 +157,11 @@ def _begin_or_resume(
         log.info("fit: going on from step %d", fit.step)
         return fit.model, fit.occupancy, allowed, generator, optimizer, fit.step
     model = SurfaceModel(config.field, len(scene.sensor_names), generator)
+    model.sensors.set_scales(
+        math.radians(config.sensor_turn_deg),
+        config.sensor_shift_mm * scene.unit_per_mm,
+        config.sensor_reach_mm * scene.unit_per_mm,
+    )
     start_from_hull(model, scene, config.first_levels, generator)
     return model, occupancy, allowed, generator, _optimizer(model, config), 0
 
@@ -155,12 +178,28 @@ def _descend(optimizer: torch.optim.Adam, terms: dict[str, Tensor], step: int) -
     optimizer.step()
 
 
-def _below_table(room: Box, generator: torch.Generator) -> Tensor:
-    """Points of the unit cube under the table; none without a table."""
-    floor = float(room.low[2])
-    if floor == 0:
+def _displacement(sensors: SensorModel, seen: RaySamples | None, probes: DepthProbes | None) -> Tensor:
+    """How all points asked move with the sensors' corrections: first those on photographs' rays, then the probes."""
+    parts = []
+    if seen is not None:
+        batch, of_ray = seen.batch, seen.packed.ray_indices
+        origins, turned = batch.rays.origins[of_ray], batch.world_from_cam[of_ray]
+        parts.append(sensors.displacement(seen.points, origins, turned, batch.sensors[of_ray]))
+    if probes is not None:
+        r, n = probes.readings, len(probes.before)
+        near = sensors.displacement(
+            probes.points[:n], r.rays.origins, r.world_from_cam, r.sensors, along=r.rays.directions
+        )
+        parts += [near, torch.zeros(len(probes.points) - n, 3)]
+    return torch.cat(parts)
+
+
+def _deep_points(deep_cells: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Points of the unit cube, in cells that lie inside the solid (also below the table) and beyond the band."""
+    if len(deep_cells) == 0:
         return torch.zeros(0, 3)
-    return torch.rand(_POINTS_BELOW, 3, generator=generator) * torch.tensor([1.0, 1.0, floor])
+    chosen = deep_cells[torch.randint(len(deep_cells), (_DEEP_POINTS,), generator=generator)]
+    return (chosen + torch.rand(_DEEP_POINTS, 3, generator=generator)) / side
 
 
 def _blur(config: FitConfig, done: float) -> float:
@@ -175,14 +214,16 @@ def _refreshed(
 
 def _optimizer(model: SurfaceModel, config: FitConfig) -> torch.optim.Adam:
     tables = [model.sdf_table, model.color_table]
-    sensors = [model.sensor_log_gain, model.sensor_offset]
-    known = {id(p) for p in tables + sensors}
+    colors = [model.sensors.log_gain, model.sensors.offset]
+    corrections = [model.sensors.pose, model.sensors.reach]
+    known = {id(p) for p in tables + colors + corrections}
     networks = [p for p in model.parameters() if id(p) not in known]
     return torch.optim.Adam(
         [
             {"params": tables, "lr": config.learning_rate_table},
             {"params": networks, "lr": config.learning_rate_network},
-            {"params": sensors, "lr": 1e-3},
+            {"params": colors, "lr": 1e-3},
+            {"params": corrections, "lr": 1e-2},
         ],
         betas=(0.9, 0.99),
         eps=1e-15,

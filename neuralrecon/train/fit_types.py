@@ -40,15 +40,20 @@ class FitConfig:
         w_depth: weight of the truncated sdf around depth readings, per mm.
         w_free: weight of the free space before depth readings, per mm.
         w_bending: weight of the difference between gradients of neighbouring points near the surface.
-        w_below: weight of d sdf / dz below the table, where the solid goes straight down.
+        refine_from: share of the fit from which the sensors' calibration is refined; 1 never does.
+        sensor_turn_deg: standard deviation of the error of a sensor's given rotation.
+        sensor_shift_mm: standard deviation of the error of a sensor's given position.
+        sensor_reach_mm: standard deviation of a constant error of a depth sensor's readings.
+        w_sensors: weight of the squared corrections, in standard deviations.
+        w_deep: weight of keeping what no ray reaches inside, per mm.
     """
 
     field: FieldConfig = field(default_factory=FieldConfig)
-    steps: int = 2000
+    steps: int = 1500
     interior_rays: int = 768
     edge_rays: int = 384
     depth_rays: int = 3072
-    learning_rate_table: float = 5e-3
+    learning_rate_table: float = 2e-3
     learning_rate_network: float = 2e-3
     blur_start_mm: float = 2.0
     blur_end_mm: float = 0.3
@@ -61,11 +66,16 @@ class FitConfig:
     checkpoint_every: int = 500
     w_color: float = 0.5
     w_silhouette: float = 0.1
-    w_eikonal: float = 0.1
+    w_eikonal: float = 0.2
     w_depth: float = 0.3
     w_free: float = 0.1
-    w_bending: float = 0.02
-    w_below: float = 0.1
+    w_bending: float = 0.1
+    refine_from: float = 0.2
+    sensor_turn_deg: float = 0.03
+    sensor_shift_mm: float = 0.3
+    sensor_reach_mm: float = 0.5
+    w_sensors: float = 5e-4
+    w_deep: float = 0.05
 
     def __post_init__(self) -> None:
         if min(self.steps, self.interior_rays, self.edge_rays, self.depth_rays, self.checkpoint_every) < 1:

@@ -57,6 +57,9 @@ def bending_loss(
     return (gradients - gradients_beside).square().sum(dim=1).mean()
 
 
-def straight_down_loss(gradients: Float[Tensor, "points 3"]) -> Tensor:
-    """Mean of (d sdf / dz)^2 at points below the table: the unseen solid goes straight down; no unit."""
-    return gradients[:, 2].square().mean()
+def deep_inside_loss(sdf_mm: Float[Tensor, "points"], depth_mm: float) -> Tensor:
+    """Points in the solid, out of sight of every ray, stay at least `depth_mm` inside; unit: mm.
+
+    Nothing else speaks for them, and left to themselves they drift until a cavity opens.
+    """
+    return torch.relu(sdf_mm + depth_mm).mean()

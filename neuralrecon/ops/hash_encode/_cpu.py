@@ -40,15 +40,18 @@ class _HashEncode(torch.autograd.Function):
             points_soa, table.detach(), grid, levels, features, with_jacobian=with_jacobian
         )
         ctx.save_for_backward(points_soa)
+        ctx.set_materialize_grads(False)  # a Jacobian that nobody differentiates costs nothing
         ctx.grid, ctx.levels, ctx.table_shape, ctx.with_jacobian = grid, levels, table.shape, with_jacobian
         return features.t(), jacobian.permute(2, 1, 0)
 
     @staticmethod
-    def backward(ctx, d_features: Tensor, d_jacobian: Tensor):
+    def backward(ctx, d_features: Tensor | None, d_jacobian: Tensor | None):
         (points_soa,) = ctx.saved_tensors
         d_table = torch.zeros(ctx.table_shape)
-        if not ctx.with_jacobian:
-            d_jacobian = d_jacobian.new_empty(0, 0, 0)
+        if d_features is None:
+            d_features = torch.zeros(points_soa.shape[1], ctx.grid.n_features)
+        if d_jacobian is None or not ctx.with_jacobian:
+            d_jacobian = torch.empty(0, 0, 0)
         backward_kernel(
             points_soa.numpy(),
             d_features.t().contiguous().numpy(),
