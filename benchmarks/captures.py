@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -170,8 +171,9 @@ def _log_of(folder: Path) -> Path:
 
 
 def _quoted(path: Path) -> str:
-    """A path as the value of a setting, whatever characters it has."""
-    return "'" + str(path).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """A path as the value of a setting; hydra wants backslashes doubled before quotes, and only there."""
+    doubled = re.sub(r"\\*(?='|$)", lambda found: found[0] * 2, str(path))
+    return "'" + doubled.replace("'", "\\'") + "'"
 
 
 if __name__ == "__main__":
