@@ -17,9 +17,8 @@ import importlib
 import os
 from typing import TYPE_CHECKING
 
-# Import does nothing, with this one exception: torch and Numba each keep a pool of OpenMP threads, and one whose threads
-# spin while they wait takes the cores from the other. It only works before torch is loaded; two cores train about 1.7
-# times faster with it (docs/labbook.md).
+# Import does nothing, with this one exception: torch and Numba each keep a pool of OpenMP threads, and one that makes
+# its threads spin while they wait takes the cores from the other (docs/labbook.md). It only works before torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import trimesh
 
 from ..capture import Capture, SensorKind
 from ..errors import MeshError
-from ..label import views_of
 from ..files import replacing
+from ..label import views_of
 from .image import ImageReport
 from .labels import LabelAgreement
 from .mesh import EvaluateConfig, MeshReport, evaluate_mesh

@@ -10,6 +10,7 @@ import fast_simplification
 import numpy as np
 import torch
 import trimesh
+import trimesh.visual
 from jaxtyping import Float32
 from scipy import ndimage
 from skimage.measure import marching_cubes
@@ -28,7 +29,7 @@ class MeshConfig:
     """How the mesh is made.
 
     Attributes:
-        voxel_mm: side of the marching cubes' cells (thousandths of a world unit if the world is not metric).
+        voxel_mm: side of the marching cubes' cells (if the world is not metric: of an object 200 mm long).
         target_faces: simplify to about this many faces, still closed; 0 keeps all.
         vertex_colors: whether vertices carry the colour that the fit shows to the cameras that see them best.
     """
@@ -55,7 +56,7 @@ def extract_mesh(fit: Fit, config: MeshConfig | None = None) -> trimesh.Trimesh:
         MeshError: nothing is solid, or the grid would be too large.
     """
     config = config or MeshConfig()
-    sdf, low, voxel = sample_sdf(fit, config.voxel_mm * 1e-3)
+    sdf, low, voxel = sample_sdf(fit, config.voxel_mm * fit.world_per_mm)
     _keep_one_solid(sdf, voxel, fit.name)
     # a value of exactly zero would put several vertices on one spot
     tiny = 1e-3 * voxel
@@ -101,7 +102,7 @@ def sample_sdf(fit: Fit, voxel: float) -> tuple[Float32[np.ndarray, "x y z"], np
         low[2] = fit.floor_m - 1.5 * voxel
     shape = [int(np.ceil(float(extent) / voxel)) + 3 for extent in high - low]
     if np.prod(shape, dtype=np.float64) > _LARGEST_GRID:
-        raise MeshError(f"{fit.name}: voxel_mm={voxel * 1e3:g} makes a grid of {shape} cells; choose a larger voxel_mm")
+        raise MeshError(f"{fit.name}: a voxel of {voxel:g} makes a grid of {shape} cells; choose a larger voxel_mm")
     low = low - voxel
     axes = [low[a] + voxel * torch.arange(shape[a]) for a in range(3)]
     sdf = np.full(shape, voxel, np.float32)
@@ -130,16 +131,22 @@ def _ask(fit: Fit, points: Tensor) -> Tensor:
 
 def _keep_one_solid(sdf: np.ndarray, voxel: float, name: str) -> None:
     """In place: all solids but the largest become outside, all cavities become inside."""
-    solids, count = ndimage.label(sdf < 0)
+    solids, count = _labelled(sdf < 0)
     if count == 0:
         raise MeshError(f"{name}: the fitted sdf is nowhere negative, so there is no solid; look at masks and depth")
     sizes = np.bincount(solids.ravel())
     sizes[0] = 0
     sdf[(solids > 0) & (solids != sizes.argmax())] = voxel
     del solids
-    rooms, count = ndimage.label(sdf >= 0)
+    rooms, count = _labelled(sdf >= 0)
     if count > 1:
         sdf[(rooms > 0) & (rooms != rooms[0, 0, 0])] = -voxel
+
+
+def _labelled(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Parts connected through cells' faces, numbered from 1."""
+    parts = np.empty(mask.shape, np.int32)
+    return parts, int(ndimage.label(mask, output=parts))  # pyright: ignore[reportArgumentType]
 
 
 def _largest_body(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
@@ -149,9 +156,10 @@ def _largest_body(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 def _simplified(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh:
     """Quadric edge collapse (Garland and Heckbert 1997)."""
-    vertices, faces = fast_simplification.simplify(
+    simplified = fast_simplification.simplify(
         mesh.vertices.astype(np.float64), np.asarray(mesh.faces), target_count=target_faces
     )
+    vertices, faces = simplified[:2]
     return trimesh.Trimesh(vertices, faces, process=False)
 
 

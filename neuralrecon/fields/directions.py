@@ -7,10 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def reflect(
-    directions: Float[Tensor, "samples 3"], normals: Float[Tensor, "samples 3"]
-) -> Float[Tensor, "samples 3"]:
-    """Ray directions mirrored at the surface (Verbin et al. 2022, "Ref-NeRF", eq. 4, with our rays pointing inwards)."""
+def reflect(directions: Float[Tensor, "samples 3"], normals: Float[Tensor, "samples 3"]) -> Float[Tensor, "samples 3"]:
+    """Ray directions mirrored at the surface (Verbin et al. 2022, "Ref-NeRF", eq. 4; our rays point inwards)."""
     return directions - 2 * (directions * normals).sum(dim=-1, keepdim=True) * normals
 
 

@@ -69,9 +69,9 @@ class SensorModel(nn.Module):
     ) -> Float[Tensor, "points 3"]:
         """Zero in value; its derivative is that of points on corrected rays by the corrections.
 
-        Added, times the field's gradient, to what the field says at `points`, it gives the corrections the gradient that
-        the field's query, which takes points as constants, does not carry. `along` are the directions of depth readings,
-        which move with the sensor's reach too.
+        Added, times the field's gradient, to what the field says at `points`, it gives the corrections the gradient
+        that the field's query, which takes points as constants, does not carry. `along` are the directions of depth
+        readings, which move with the sensor's reach too.
         """
         turn, shift = self._motion(world_from_cam, sensors)
         moved = shift + torch.linalg.cross(turn, points - origins)

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, Float32
 from scipy.spatial import KDTree
 
-from ..geometry import Rigid
 from ..files import write_npz
+from ..geometry import Rigid
 from .observed import View
 from .solid import Solid
 

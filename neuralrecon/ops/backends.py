@@ -7,7 +7,6 @@ for comparing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -48,8 +47,3 @@ def backend_for(tensor: torch.Tensor) -> Backend:
     if chosen != Backend.auto:
         return chosen
     return Backend.cpu if tensor.device.type == "cpu" and tensor.dtype == torch.float32 else Backend.torch
-
-
-def n_threads() -> int:
-    """How many threads the compiled loops use: torch's own number, so that one setting rules both."""
-    return max(1, min(torch.get_num_threads(), os.cpu_count() or 1))

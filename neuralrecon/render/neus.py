@@ -1,4 +1,4 @@
-"""Opacity of a signed distance field (Wang et al. 2021, "NeuS: Learning neural implicit surfaces by volume rendering")."""
+"""Opacity of a signed distance field (Wang et al. 2021, "NeuS")."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def neus_alpha(
     Args:
         slope: d sdf / d distance along the ray: gradient times direction, negative where the ray enters.
         inv_s: in 1/unit length of `sdf` and `step`.
-        cos_anneal: 0 blunts the dependence on the slope (helps while normals are still wrong), 1 is the paper's formula.
+        cos_anneal: 0 blunts the dependence on the slope (helps while normals are wrong), 1 is the paper's formula.
     """
     entering = torch.relu(0.5 - 0.5 * slope) * (1 - cos_anneal) + torch.relu(-slope) * cos_anneal
     before = logsigmoid((sdf + entering * (0.5 * step)) * inv_s)

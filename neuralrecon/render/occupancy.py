@@ -37,10 +37,13 @@ class Occupancy:
 
         A third of a cell is added for what interpolation loses at edges.
         """
+        return self.look_up(points).abs() < self.half_width + 0.33 / self.sdf.shape[0]
+
+    def look_up(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
+        """The last known sdf, interpolated between the cells' centres."""
         at = (points.clamp(0, 1) * 2 - 1).flip(-1)[None, None, None]
         grid = self.sdf[None, None]
-        sdf = torch.nn.functional.grid_sample(grid, at, align_corners=False, padding_mode="border")[0, 0, 0, 0]
-        return sdf.abs() < self.half_width + 0.33 / self.sdf.shape[0]
+        return torch.nn.functional.grid_sample(grid, at, align_corners=False, padding_mode="border")[0, 0, 0, 0]
 
     def refreshed(
         self, sdf_at: Callable[[Tensor], Tensor], half_width: float, allowed: UInt8[Tensor, "x y z"], whole: bool

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from ..errors import EvidenceError
 from ..geometry import Box, Similarity
+from .distance import signed_distance
 from .silhouettes import Silhouette
 
 _COARSEST = 16
 # The lowest layers of the hull are seen at grazing angles only, where a small error of a pose carves all of them: the
 # solid below the table takes its section from this height.
 _FOOT_M = 0.005
+_LEAST_SHARE_SEEN = 0.25  # a cell that fewer images show is no part of the hull
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +54,10 @@ class VisualHull:
             knee = (floor_m + _FOOT_M) * unit_from_world.scale + float(unit_from_world.translation[2])
             layer = min(max(int(knee * resolution), 0), resolution - 1)
             solid[:, :, :layer] |= solid[:, :, layer : layer + 1]
-        padded = np.pad(solid.numpy(), 1)
+        beyond = np.pad(solid.numpy(), 1)
         if floor_m is not None:
-            padded[:, :, 0] = padded[:, :, 1]
-        inside = distance_transform_edt(padded)[1:-1, 1:-1, 1:-1]
-        outside = distance_transform_edt(~solid.numpy())
-        cells = np.where(solid, 0.5 - inside, outside - 0.5)
+            beyond[:, :, 0] = beyond[:, :, 1]
+        cells = signed_distance(solid.numpy(), beyond)
         return VisualHull(sdf=torch.from_numpy((cells / resolution).astype(np.float32)))
 
     def look_up(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
@@ -101,12 +100,19 @@ def _settle(
     floor = -torch.inf if floor_m is None else floor_m
     out = centers[:, 2] + half < floor
     inside = centers[:, 2] - half >= floor
+    n_seen = torch.zeros(len(centers), dtype=torch.int32)
     for silhouette in silhouettes:
         alive = (~out).nonzero()[:, 0]
         distance, px_per_metre = silhouette.look_up(centers[alive])
         radius = half * px_per_metre + (silhouette.stride if half else 0.0)
+        seen = distance > -torch.inf
+        n_seen[alive] += seen
         out[alive] = distance > tolerance_px + radius
-        inside[alive] &= distance <= tolerance_px - radius
+        inside[alive] &= (distance <= tolerance_px - radius) & (seen | (half == 0))
+    if half == 0:
+        hardly_seen = n_seen < max(1.0, _LEAST_SHARE_SEEN * len(silhouettes))
+        out |= hardly_seen
+        inside &= ~hardly_seen
     return inside.to(torch.int8) - out.to(torch.int8)
 
 

@@ -64,10 +64,10 @@ class Pixels:
         start = 0
         for photograph in photographs:
             # the outline is learned from a strip on both sides of it; further out the hull already rules
-            reach = binary_dilation(photograph.inside, iterations=edge_px)
-            deep = ~binary_dilation(~photograph.inside, iterations=edge_px)
+            reach = np.asarray(binary_dilation(photograph.inside, iterations=edge_px))
+            shallow = np.asarray(binary_dilation(~photograph.inside, iterations=edge_px))
             pools[0].append(np.flatnonzero(photograph.inside).astype(np.int32) + start)
-            pools[1].append(np.flatnonzero(reach & ~deep).astype(np.int32) + start)
+            pools[1].append(np.flatnonzero(reach & shallow).astype(np.int32) + start)
             start += photograph.inside.size
         world_from_cam = [p.cam_from_world.inverse() for p in photographs]
         cameras = [p.camera for p in photographs]
@@ -103,9 +103,7 @@ class Pixels:
         in_cam = torch.cat([xy, torch.ones_like(xy[:, :1])], dim=1)
         directions = (self.rotations[image] @ in_cam[:, :, None])[:, :, 0]
         return ColorRays(
-            rays=Rays(
-                origins=self.origins[image], directions=torch.nn.functional.normalize(directions, dim=1)
-            ),
+            rays=Rays(origins=self.origins[image], directions=torch.nn.functional.normalize(directions, dim=1)),
             colors=self.rgb[pixels].float() / 255,
             inside=self.inside[pixels],
             rig_from_world=self.rig_from_world[image],

@@ -21,6 +21,8 @@ from .silhouettes import Silhouette
 
 log = logging.getLogger(__name__)
 
+_ASSUMED_SIZE_MM = 200.0  # of an object in a world of unknown unit
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneConfig:
@@ -57,7 +59,8 @@ class Scene:
     """What training draws from, and how its unit cube lies in the world.
 
     `pixels` or `readings` is None if the capture has no photographs or no depth. `floor_m` is the height of the table
-    in world, None without a table. `held_out` are photographs that training never sees.
+    in world, None without a table. `world_per_mm` is what all settings in mm mean in world units: 0.001, or, if the
+    world is not metric, so much that the object is 200 mm long. `held_out` are photographs that training never sees.
 
     Example:
         >>> scene = Scene.from_capture(read_capture("data/bigbird/cheez_it"))  # doctest: +SKIP
@@ -73,6 +76,7 @@ class Scene:
     held_out: tuple[Photograph, ...]
     sensor_names: tuple[str, ...]
     is_metric: bool
+    world_per_mm: float
 
     @staticmethod
     def from_capture(capture: Capture, config: SceneConfig | None = None) -> Scene:
@@ -84,27 +88,21 @@ class Scene:
         """
         config = config or SceneConfig()
         floor_m = 0.0 if capture.has_table else None
-        margin = config.margin_mm * 1e-3
         photographs = _read_photographs(capture, config.edge_px + 2)
         depths = _read_depths(capture)
         held_out, kept = _split(photographs, config.hold_out_every)
-        silhouettes = [
-            Silhouette.from_mask(_placed(p), p.camera, p.cam_from_world, config.edge_px) for p in kept
-        ]
+        silhouettes = [Silhouette.from_mask(_placed(p), p.camera, p.cam_from_world, config.edge_px) for p in kept]
         if capture.depth_is_masked:
-            silhouettes += [_silhouette_of_depth(depth, *known) for depth, *known in depths]
+            silhouettes += [_silhouette_of_depth(*known) for known in depths]
         if not silhouettes:
             raise EvidenceError(
                 f"{capture.root}: no image has a mask and the depth is not masked to the object, so nothing says where "
                 "the object is; add masks, or set depth_is_masked if zero depth means background"
             )
         box = locate(silhouettes, config.hull_tolerance_px, floor_m)
-        if not capture.is_metric:
-            margin *= float(box.size.max()) / 0.2  # world units of unknown size: as for an object of 20 cm
-        unit_from_world = unit_cube(box.padded(margin))
-        hull = VisualHull.carve(
-            silhouettes, unit_from_world, config.hull_resolution, config.hull_tolerance_px, floor_m
-        )
+        world_per_mm = 1e-3 if capture.is_metric else float(box.size.max()) / _ASSUMED_SIZE_MM
+        unit_from_world = unit_cube(box.padded(config.margin_mm * world_per_mm))
+        hull = VisualHull.carve(silhouettes, unit_from_world, config.hull_resolution, config.hull_tolerance_px, floor_m)
         log.info("hull of %d silhouettes: %s m", len(silhouettes), [round(x, 4) for x in box.size.tolist()])
         return Scene(
             name=capture.name,
@@ -113,16 +111,17 @@ class Scene:
             hull=hull,
             floor_m=floor_m,
             pixels=Pixels.gather(kept, unit_from_world, config.edge_px) if kept else None,
-            readings=_gather_readings(depths, hull, unit_from_world, config, floor_m),
+            readings=_gather_readings(depths, hull, unit_from_world, config, floor_m, world_per_mm),
             held_out=tuple(held_out),
             sensor_names=tuple(s.name for s in capture.sensors),
             is_metric=capture.is_metric,
+            world_per_mm=world_per_mm,
         )
 
     @property
     def unit_per_mm(self) -> float:
-        """Unit lengths in a millimetre (a thousandth of a world unit if the world is not metric)."""
-        return self.unit_from_world.scale * 1e-3
+        """Unit lengths in a millimetre."""
+        return self.unit_from_world.scale * self.world_per_mm
 
 
 def _read_photographs(capture: Capture, margin_px: int) -> list[Photograph]:
@@ -178,6 +177,7 @@ def _gather_readings(
     unit_from_world: Similarity,
     config: SceneConfig,
     floor_m: float | None,
+    world_per_mm: float,
 ) -> Readings | None:
     points: list[torch.Tensor] = []
     sensors: list[int] = []
@@ -185,10 +185,8 @@ def _gather_readings(
     for depth, image, capture in depths:
         pose = capture.sensor_from_world(image)
         found = points_of(depth, camera_of(capture, image), pose)
-        floor = None if floor_m is None else floor_m + config.depth_floor_mm * 1e-3
-        points.append(
-            found[on_object(found, hull, unit_from_world, config.depth_tolerance_mm * 1e-3, floor)]
-        )
+        floor = None if floor_m is None else floor_m + config.depth_floor_mm * world_per_mm
+        points.append(found[on_object(found, hull, unit_from_world, config.depth_tolerance_mm * world_per_mm, floor)])
         poses.append(pose)
         sensors.append([s.name for s in capture.sensors].index(image.sensor))
     if not sum(len(p) for p in points):

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from ..geometry import Camera, Rigid
+from .distance import signed_distance
 
 _LONGEST_SIDE = 240
-_FAR_PX = 1e4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +20,7 @@ class Silhouette:
     """The outline of the object in one image, cropped to it.
 
     `distance_px` is positive outside, sampled every `stride` pixels from pixel (u0, v0) on; what lies in the image but
-    off the crop is far outside; what lies off the image is unknown.
+    off the crop is outside; what lies off the image is unknown.
     """
 
     camera: Camera
@@ -36,10 +35,7 @@ class Silhouette:
         u0, v0, u1, v1 = crop_around(mask, margin_px)
         stride = max(1, -(-max(u1 - u0, v1 - v0) // _LONGEST_SIDE))
         crop = mask[v0:v1:stride, u0:u1:stride]
-        # the outline runs half a sample off the outermost sample that is inside
-        outside = distance_transform_edt(~crop) - 0.5
-        inside = distance_transform_edt(np.pad(crop, 1, mode="edge"))[1:-1, 1:-1] - 0.5
-        signed = np.where(crop, -inside, outside) * stride
+        signed = signed_distance(crop) * stride
         return Silhouette(
             camera=camera,
             cam_from_world=cam_from_world.to(torch.float32),
@@ -64,9 +60,11 @@ class Silhouette:
         height, width = self.distance_px.shape
         column = ((u - self.u0 - 0.5) / self.stride).round()
         row = ((v - self.v0 - 0.5) / self.stride).round()
-        in_crop = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        column, row = column.clamp(0, width - 1).long(), row.clamp(0, height - 1).long()
-        distance = torch.where(in_crop, self.distance_px[row, column], _FAR_PX)
+        nearest_column, nearest_row = column.clamp(0, width - 1), row.clamp(0, height - 1)
+        # beyond the crop, the way to it: the outline lies further, so a large ball is never carved too soon
+        beyond = torch.hypot(column - nearest_column, row - nearest_row) * self.stride
+        at_edge = self.distance_px[nearest_row.long(), nearest_column.long()]
+        distance = torch.where(beyond > 0, torch.maximum(beyond, at_edge - beyond), at_edge)
         return torch.where(seen, distance, -torch.inf), max(self.camera.fx, self.camera.fy) / depth
 
     def center_ray(self) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"], float]:

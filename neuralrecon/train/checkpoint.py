@@ -48,6 +48,7 @@ def save_fit(fit: Fit, folder: Path, training: TrainingState | None = None) -> P
         "half_width": fit.occupancy.half_width,
         "floor_m": fit.floor_m,
         "is_metric": fit.is_metric,
+        "world_per_mm": fit.world_per_mm,
         "scale": fit.unit_from_world.scale,
         "n_sensors": len(fit.model.sensors.log_gain),
         "config": asdict(fit.config),
@@ -90,7 +91,7 @@ def load_training(folder: Path) -> tuple[Fit, TrainingState | None]:
 
 def _fit_of(facts: dict, tensors: dict[str, Tensor]) -> tuple[Fit, TrainingState | None]:
     known = dict(facts["config"])
-    config = FitConfig(**(known | {"field": FieldConfig(**known["field"])}))
+    config = FitConfig(field=FieldConfig(**known.pop("field")), **known)
     model = SurfaceModel(config.field, facts["n_sensors"], torch.Generator())
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     low, high = tensors["world.box"]
@@ -102,6 +103,7 @@ def _fit_of(facts: dict, tensors: dict[str, Tensor]) -> tuple[Fit, TrainingState
         box=Box(low=low, high=high),
         floor_m=facts["floor_m"],
         is_metric=facts["is_metric"],
+        world_per_mm=facts["world_per_mm"],
         occupancy=Occupancy(
             cells=tensors["occupancy.cells"], sdf=tensors["occupancy.sdf"], half_width=facts["half_width"]
         ),

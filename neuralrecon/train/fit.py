@@ -12,26 +12,21 @@ import torch
 from torch import Tensor
 
 from ..errors import FitError
-from ..fields import SensorModel, SurfaceModel
+from ..fields import SurfaceModel
 from ..ops.march import INSIDE
-from ..render import Occupancy, RaySamples, free_room, render, sample_rays
+from ..render import Occupancy, free_room
 from ..scene import Scene
-from . import losses
 from .checkpoint import FIT_FILE, TrainingState, load_training, save_fit
-from .depth_probes import DepthProbes
 from .fit_types import Fit, FitConfig
 from .progress import SCALARS_FILE, Progress
-from .schedule import active_levels, geometric, learning_rate
+from .questions import Questions
+from .schedule import BAND, Moment
 from .start import first_occupancy, start_from_hull
 
 log = logging.getLogger(__name__)
 
 _REFRESH_EVERY, _REFRESH_WHOLE_EVERY = 20, 400
-_BAND = 3.0  # half width of the band of samples, in blurs: 95 % of the opacity, and half a cell more on each side
-_STEP = 1.5  # distance of samples, in blurs: less than the standard deviation (1.8) of the logistic density
-_FREE_ROOM_MM = 60.0
 _KEPT_VIEWS = 40
-_DEEP_POINTS = 1024
 
 
 def fit(
@@ -56,7 +51,6 @@ def fit(
         >>> result = fit(scene, FitConfig(steps=500))  # doctest: +SKIP
     """
     config = config or FitConfig()
-    unit_per_mm = scene.unit_per_mm
     model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder)
     room = free_room(scene.unit_from_world, scene.floor_m)
     base_rates = [group["lr"] for group in optimizer.param_groups]
@@ -64,63 +58,21 @@ def fit(
         steps=config.steps, first_step=first_step, path=folder / SCALARS_FILE if folder is not None else None
     )
 
-    deep_cells = torch.zeros(0, 3)
     for step in range(first_step, config.steps):
-        done = step / config.steps
-        levels = active_levels(done, config.first_levels, config.field.levels, config.all_levels_from)
-        blur = _blur(config, done) * unit_per_mm
+        now = Moment.at(step / config.steps, config, scene.unit_per_mm)
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-            group["lr"] = rate * learning_rate(done, 0.02, 0.02)
+            group["lr"] = rate * now.rate
         if step % _REFRESH_EVERY == 0:
-            occupancy = _refreshed(occupancy, model, levels, blur, allowed, whole=step % _REFRESH_WHOLE_EVERY == 0)
+            occupancy = _refreshed(occupancy, model, now, allowed, whole=step % _REFRESH_WHOLE_EVERY == 0)
+        if step % _REFRESH_EVERY == 0 or step == first_step:
             deep_cells = (occupancy.cells == INSIDE).nonzero()
 
-        batch = scene.pixels.draw(config.interior_rays, config.edge_rays, generator) if scene.pixels else None
-        seen = probes = None
-        if batch is not None:
-            batch = model.sensors.corrected_color(batch)
-            jitter = torch.rand(len(batch.inside), generator=generator)
-            seen = sample_rays(batch, room, occupancy, _STEP * blur, jitter)
-        if scene.readings is not None:
-            readings = model.sensors.corrected_depth(scene.readings.draw(config.depth_rays, generator))
-            probes = DepthProbes.place(
-                readings,
-                config.truncation_mm * unit_per_mm,
-                config.bending_mm * unit_per_mm,
-                _FREE_ROOM_MM * unit_per_mm,
-                generator,
-            )
-        deep = _deep_points(deep_cells, len(occupancy.cells), generator)
-        n_seen, n_deep = len(seen.points) if seen is not None else 0, len(deep)
-        asked = [x.points for x in (seen, probes) if x is not None]
-        sdf, gradients = model.surface(torch.cat([deep, *asked]), levels)
-        sdf_deep, sdf, gradients = sdf[:n_deep], sdf[n_deep:], gradients[n_deep:]
-        moved = _displacement(model.sensors, seen, probes) if config.refine_from <= done else None
-        if moved is not None:
-            sdf = sdf + (gradients.detach() * moved).sum(dim=1)
-
-        terms = {"eikonal": config.w_eikonal * losses.eikonal_loss(gradients)}
-        if batch is not None and seen is not None:
-            anneal = min(1.0, 4 * done)
-            image = render(
-                model,
-                seen,
-                sdf[:n_seen],
-                gradients[:n_seen],
-                inv_s=1 / blur,
-                cos_anneal=anneal,
-                displacement=None if moved is None else moved[:n_seen],
-            )
-            terms["color"] = config.w_color * losses.color_loss(image.colors, batch.colors, batch.inside)
-            terms["silhouette"] = config.w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
-        if moved is not None:
-            terms["sensors"] = config.w_sensors * model.sensors.prior()
-        if n_deep:
-            depth_mm = occupancy.half_width / unit_per_mm
-            terms["deep"] = config.w_deep * losses.deep_inside_loss(sdf_deep / unit_per_mm, depth_mm)
-        if probes is not None:
-            terms |= probes.terms(sdf[n_seen:], gradients[n_seen:], config, unit_per_mm)
-
+        asked = Questions.draw(scene, config, model.sensors, occupancy, deep_cells, room, now, generator)
+        sdf, gradients = model.surface(asked.points, now.levels)
+        displacement = asked.displacement(model.sensors) if now.refines_sensors else None
+        if displacement is not None:
+            sdf = sdf + (gradients.detach() * displacement).sum(dim=1)
+        terms = asked.terms(model, config, sdf, gradients, now, displacement)
         _descend(optimizer, terms, step)
         values = {name: float(term.detach()) for name, term in terms.items()}
         progress.step(step, values, len(sdf))
@@ -130,8 +82,7 @@ def fit(
             save_fit(_fit_of(scene, config, model, occupancy, step + 1), folder, state)
             progress.flush()
 
-    blur = _blur(config, 1.0) * unit_per_mm
-    occupancy = _refreshed(occupancy, model, config.field.levels, blur, allowed, whole=True)
+    occupancy = _refreshed(occupancy, model, Moment.at(1.0, config, scene.unit_per_mm), allowed, whole=True)
     result = _fit_of(scene, config, model, occupancy, config.steps)
     if folder is not None:
         save_fit(result, folder)
@@ -143,7 +94,7 @@ def _begin_or_resume(
     scene: Scene, config: FitConfig, seed: int, folder: Path | None
 ) -> tuple[SurfaceModel, Occupancy, Tensor, torch.Generator, torch.optim.Adam, int]:
     generator = torch.Generator().manual_seed(seed)
-    occupancy, allowed = first_occupancy(scene, config, _BAND * config.blur_start_mm * scene.unit_per_mm)
+    occupancy, allowed = first_occupancy(scene, config, BAND * config.blur_start_mm * scene.unit_per_mm)
     if folder is not None and (folder / FIT_FILE).exists():
         fit, state = load_training(folder)
         same = asdict(fit.config) == asdict(config) and fit.unit_from_world.scale == scene.unit_from_world.scale
@@ -178,38 +129,8 @@ def _descend(optimizer: torch.optim.Adam, terms: dict[str, Tensor], step: int) -
     optimizer.step()
 
 
-def _displacement(sensors: SensorModel, seen: RaySamples | None, probes: DepthProbes | None) -> Tensor:
-    """How all points asked move with the sensors' corrections: first those on photographs' rays, then the probes."""
-    parts = []
-    if seen is not None:
-        batch, of_ray = seen.batch, seen.packed.ray_indices
-        origins, turned = batch.rays.origins[of_ray], batch.world_from_cam[of_ray]
-        parts.append(sensors.displacement(seen.points, origins, turned, batch.sensors[of_ray]))
-    if probes is not None:
-        r, n = probes.readings, len(probes.before)
-        near = sensors.displacement(
-            probes.points[:n], r.rays.origins, r.world_from_cam, r.sensors, along=r.rays.directions
-        )
-        parts += [near, torch.zeros(len(probes.points) - n, 3)]
-    return torch.cat(parts)
-
-
-def _deep_points(deep_cells: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Points of the unit cube, in cells that lie inside the solid (also below the table) and beyond the band."""
-    if len(deep_cells) == 0:
-        return torch.zeros(0, 3)
-    chosen = deep_cells[torch.randint(len(deep_cells), (_DEEP_POINTS,), generator=generator)]
-    return (chosen + torch.rand(_DEEP_POINTS, 3, generator=generator)) / side
-
-
-def _blur(config: FitConfig, done: float) -> float:
-    return geometric(config.blur_start_mm, config.blur_end_mm, done / config.blur_until)
-
-
-def _refreshed(
-    occupancy: Occupancy, model: SurfaceModel, levels: int, blur: float, allowed: Tensor, *, whole: bool
-) -> Occupancy:
-    return occupancy.refreshed(lambda points: model.sdf(points, levels), _BAND * blur, allowed, whole=whole)
+def _refreshed(occupancy: Occupancy, model: SurfaceModel, now: Moment, allowed: Tensor, *, whole: bool) -> Occupancy:
+    return occupancy.refreshed(lambda points: model.sdf(points, now.levels), BAND * now.blur, allowed, whole=whole)
 
 
 def _optimizer(model: SurfaceModel, config: FitConfig) -> torch.optim.Adam:
@@ -262,9 +183,10 @@ def _fit_of(scene: Scene, config: FitConfig, model: SurfaceModel, occupancy: Occ
         box=scene.box,
         floor_m=scene.floor_m,
         is_metric=scene.is_metric,
+        world_per_mm=scene.world_per_mm,
         occupancy=occupancy,
         view_origins=origins,
         view_rig_from_world=rotations,
-        blur=_blur(config, step / config.steps) * scene.unit_per_mm,
+        blur=Moment.at(step / config.steps, config, scene.unit_per_mm).blur,
         step=step,
     )

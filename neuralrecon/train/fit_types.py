@@ -45,6 +45,7 @@ class FitConfig:
         sensor_shift_mm: standard deviation of the error of a sensor's given position.
         sensor_reach_mm: standard deviation of a constant error of a depth sensor's readings.
         w_sensors: weight of the squared corrections, in standard deviations.
+        w_below: weight of (d sdf / dz)^2 below the table, where the solid goes straight down.
         w_deep: weight of keeping what no ray reaches inside, per mm.
     """
 
@@ -75,6 +76,7 @@ class FitConfig:
     sensor_shift_mm: float = 0.3
     sensor_reach_mm: float = 0.5
     w_sensors: float = 5e-4
+    w_below: float = 0.2
     w_deep: float = 0.05
 
     def __post_init__(self) -> None:
@@ -105,6 +107,7 @@ class Fit:
     box: Box
     floor_m: float | None
     is_metric: bool
+    world_per_mm: float
     occupancy: Occupancy
     view_origins: Float[Tensor, "views 3"]
     view_rig_from_world: Float[Tensor, "views 3 3"]

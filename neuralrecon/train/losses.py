@@ -43,23 +43,25 @@ def truncated_sdf_loss(
     return (error * inlier).sum() / inlier.sum().clamp_min(1e-6)
 
 
-def free_space_loss(
-    sdf_mm: Float[Tensor, "points"], clearance_mm: float, inlier: Float[Tensor, "points"]
-) -> Tensor:
+def free_space_loss(sdf_mm: Float[Tensor, "points"], clearance_mm: float, inlier: Float[Tensor, "points"]) -> Tensor:
     """Points that a depth ray has passed lie outside, by `clearance_mm` at least; unit: mm."""
     return (torch.relu(clearance_mm - sdf_mm) * inlier).mean()
 
 
-def bending_loss(
-    gradients: Float[Tensor, "points 3"], gradients_beside: Float[Tensor, "points 3"]
-) -> Tensor:
+def bending_loss(gradients: Float[Tensor, "points 3"], gradients_beside: Float[Tensor, "points 3"]) -> Tensor:
     """Mean squared difference of the gradients of neighbouring points: damps ripples; no unit (about radian^2)."""
     return (gradients - gradients_beside).square().sum(dim=1).mean()
 
 
-def deep_inside_loss(sdf_mm: Float[Tensor, "points"], depth_mm: float) -> Tensor:
-    """Points in the solid, out of sight of every ray, stay at least `depth_mm` inside; unit: mm.
+def straight_down_loss(gradients: Float[Tensor, "points 3"]) -> Tensor:
+    """Mean of (d sdf / dz)^2 at points below the table: the unseen solid goes straight down; no unit."""
+    return gradients[:, 2].square().mean()
 
-    Nothing else speaks for them, and left to themselves they drift until a cavity opens.
+
+def deep_inside_loss(sdf_mm: Float[Tensor, "points"], last_mm: Float[Tensor, "points"], enough_mm: float) -> Tensor:
+    """Points in the solid, out of sight of every ray, do not rise above where they last were; unit: mm.
+
+    Nothing else speaks for them, and left to themselves they drift until a cavity opens. Those deeper than `enough_mm`
+    may rise as far as that.
     """
-    return torch.relu(sdf_mm + depth_mm).mean()
+    return torch.relu(sdf_mm - last_mm.clamp_min(-enough_mm)).mean()

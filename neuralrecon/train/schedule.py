@@ -3,6 +3,35 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+
+from .fit_types import FitConfig
+
+BAND = 3.0  # half width of the band of samples, in blurs: 95 % of the opacity, and half a cell more on each side
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """What is in force at one step: hash levels, blur (1/inv_s) in unit lengths, factor on the learning rates."""
+
+    levels: int
+    blur: float
+    rate: float
+    cos_anneal: float
+    refines_sensors: bool
+    unit_per_mm: float
+
+    @staticmethod
+    def at(done: float, config: FitConfig, unit_per_mm: float) -> Moment:
+        """At a share `done` of the fit."""
+        return Moment(
+            levels=active_levels(done, config.first_levels, config.field.levels, config.all_levels_from),
+            blur=geometric(config.blur_start_mm, config.blur_end_mm, done / config.blur_until) * unit_per_mm,
+            rate=learning_rate(done, 0.02, 0.02),
+            cos_anneal=min(1.0, 4 * done),
+            refines_sensors=config.refine_from <= done < 1,
+            unit_per_mm=unit_per_mm,
+        )
 
 
 def geometric(start: float, end: float, progress: float) -> float:

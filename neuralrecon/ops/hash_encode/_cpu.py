@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..backends import n_threads
+from ..threads import use_threads
 from . import HashGrid
 
 
@@ -36,9 +36,7 @@ class _HashEncode(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         points_soa = points.t().contiguous()
         features = torch.empty(grid.n_features, points.shape[0])
-        jacobian = encode_level_major(
-            points_soa, table.detach(), grid, levels, features, with_jacobian=with_jacobian
-        )
+        jacobian = encode_level_major(points_soa, table.detach(), grid, levels, features, with_jacobian=with_jacobian)
         ctx.save_for_backward(points_soa)
         ctx.set_materialize_grads(False)  # a Jacobian that nobody differentiates costs nothing
         ctx.grid, ctx.levels, ctx.table_shape, ctx.with_jacobian = grid, levels, table.shape, with_jacobian
@@ -95,13 +93,6 @@ def encode_level_major(
         jacobian.numpy(),
     )
     return jacobian
-
-
-def use_threads() -> int:
-    """Give Numba torch's number of threads."""
-    threads = min(n_threads(), numba.config.NUMBA_NUM_THREADS)
-    numba.set_num_threads(threads)
-    return threads
 
 
 def layout_arrays(grid: HashGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:

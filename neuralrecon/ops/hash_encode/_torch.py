@@ -22,7 +22,7 @@ def hash_encode_torch(
         scaled = points.clamp(0.0, 1.0) * resolution
         cell = scaled.floor().clamp_max(resolution - 1)
         fraction = scaled - cell
-        feature, jacobian = 0.0, 0.0
+        feature, jacobian = points.new_zeros(n, f), points.new_zeros(n, f, 3)
         for corner in range(8):
             step = torch.tensor([corner & 1, corner >> 1 & 1, corner >> 2 & 1], device=points.device)
             entry = offsets[level] + _entry(cell.long() + step, grid, level)

@@ -7,22 +7,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..backends import n_threads
+from ..threads import use_threads
 from . import BAND, INSIDE, Samples
 
 
 def march_cpu(
     origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, cells: Tensor, step: float, jitter: Tensor
 ) -> Samples:
-    numba.set_num_threads(min(n_threads(), numba.config.NUMBA_NUM_THREADS))
-    arrays = [x.contiguous().numpy() for x in (origins, directions, near, far, cells, jitter)]
+    use_threads()
+    arrays = tuple(x.contiguous().numpy() for x in (origins, directions, near, far, cells, jitter))
     counts = torch.zeros(len(near), dtype=torch.long)
     nothing = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
-    _walk(*arrays, np.float32(step), *nothing, counts.numpy())
+    _walk(*arrays, np.float32(step), *nothing, counts.numpy())  # pyright: ignore[reportCallIssue]
     starts = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
     t_mids = torch.empty(int(starts[-1]))
     ray_indices = torch.empty(int(starts[-1]), dtype=torch.long)
-    _walk(*arrays, np.float32(step), starts.numpy(), t_mids.numpy(), ray_indices.numpy(), counts.numpy())
+    filled = starts.numpy(), t_mids.numpy(), ray_indices.numpy(), counts.numpy()
+    _walk(*arrays, np.float32(step), *filled)  # pyright: ignore[reportCallIssue]
     return Samples(t_mids=t_mids, ray_indices=ray_indices, ray_starts=starts)
 
 

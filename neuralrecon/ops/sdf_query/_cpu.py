@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..hash_encode import HashGrid
-from ..hash_encode._cpu import backward_product_kernel, encode_level_major, layout_arrays, use_threads
+from ..hash_encode._cpu import backward_product_kernel, encode_level_major, layout_arrays
+from ..threads import use_threads
 from . import SdfNetwork
 
 

@@ -1,0 +1,146 @@
+"""All points that one step asks the model about: one query serves photographs, depth and what nobody sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..fields import SensorModel, SurfaceModel
+from ..geometry import Box
+from ..render import Occupancy, RaySamples, render, sample_rays
+from ..scene import Scene
+from . import losses
+from .depth_probes import DepthProbes
+from .fit_types import FitConfig
+from .schedule import BAND, Moment
+
+_STEP = 1.5  # distance of samples, in blurs: less than the standard deviation (1.8) of the logistic density
+_FREE_ROOM_MM = 60.0
+_DEEP_ENOUGH_MM = 5.0  # beyond the band
+_POINTS_BELOW, _DEEP_POINTS = 1024, 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Questions:
+    """Points of the unit cube, in this order: below the table, deep inside, on photographs' rays, around readings.
+
+    `deep_sdf` is what the model last said at the deep points. `seen` is None without photographs, `probes` without
+    depth.
+    """
+
+    below: Float[Tensor, "below 3"]
+    deep: Float[Tensor, "deep 3"]
+    deep_sdf: Float[Tensor, "deep"]
+    seen: RaySamples | None
+    probes: DepthProbes | None
+
+    @staticmethod
+    def draw(
+        scene: Scene,
+        config: FitConfig,
+        sensors: SensorModel,
+        occupancy: Occupancy,
+        deep_cells: Int[Tensor, "cells 3"],
+        room: Box,
+        now: Moment,
+        generator: torch.Generator,
+    ) -> Questions:
+        """Rays and readings from where the sensors are now thought to be.
+
+        Args:
+            deep_cells: cells inside the solid, or below the table, that no ray reaches.
+            room: see `free_room`.
+        """
+        seen = probes = None
+        if scene.pixels is not None:
+            batch = sensors.corrected_color(scene.pixels.draw(config.interior_rays, config.edge_rays, generator))
+            jitter = torch.rand(len(batch.inside), generator=generator)
+            seen = sample_rays(batch, room, occupancy, _STEP * now.blur, jitter)
+        if scene.readings is not None:
+            unit = now.unit_per_mm
+            readings = sensors.corrected_depth(scene.readings.draw(config.depth_rays, generator))
+            probes = DepthProbes.place(
+                readings, config.truncation_mm * unit, config.bending_mm * unit, _FREE_ROOM_MM * unit, generator
+            )
+        floor = float(room.low[2])
+        below = torch.rand(_POINTS_BELOW if floor > 0 else 0, 3, generator=generator)
+        deep = _within(deep_cells, len(occupancy.cells), generator)
+        return Questions(
+            below=below * torch.tensor([1.0, 1.0, floor]),
+            deep=deep,
+            deep_sdf=occupancy.look_up(deep),
+            seen=seen,
+            probes=probes,
+        )
+
+    @property
+    def points(self) -> Float[Tensor, "points 3"]:
+        parts = [self.below, self.deep, *(part.points for part in (self.seen, self.probes) if part is not None)]
+        return torch.cat(parts)
+
+    def displacement(self, sensors: SensorModel) -> Float[Tensor, "points 3"]:
+        """How all points move with the sensors' corrections (see `SensorModel.displacement`)."""
+        parts = [torch.zeros(len(self.below) + len(self.deep), 3)]
+        if self.seen is not None:
+            batch, of_ray = self.seen.batch, self.seen.packed.ray_indices
+            origins, turned = batch.rays.origins[of_ray], batch.world_from_cam[of_ray]
+            parts.append(sensors.displacement(self.seen.points, origins, turned, batch.sensors[of_ray]))
+        if self.probes is not None:
+            r, n = self.probes.readings, len(self.probes.before)
+            near, along = self.probes.points[:n], r.rays.directions
+            parts.append(sensors.displacement(near, r.rays.origins, r.world_from_cam, r.sensors, along=along))
+            parts.append(torch.zeros(len(self.probes.points) - n, 3))
+        return torch.cat(parts)
+
+    def terms(
+        self,
+        model: SurfaceModel,
+        config: FitConfig,
+        sdf: Float[Tensor, "points"],
+        gradients: Float[Tensor, "points 3"],
+        now: Moment,
+        displacement: Float[Tensor, "points 3"] | None,
+    ) -> dict[str, Tensor]:
+        """The weighted loss terms, from what the model says at `points`."""
+        counts = [len(self.below), len(self.deep), len(self.seen.points) if self.seen is not None else 0]
+        below, deep, seen, around = _split(counts, len(sdf))
+        terms = {"eikonal": config.w_eikonal * losses.eikonal_loss(gradients)}
+        if self.seen is not None:
+            image = render(
+                model,
+                self.seen,
+                sdf[seen],
+                gradients[seen],
+                inv_s=1 / now.blur,
+                cos_anneal=now.cos_anneal,
+                displacement=None if displacement is None else displacement[seen],
+            )
+            batch = self.seen.batch
+            terms["color"] = config.w_color * losses.color_loss(image.colors, batch.colors, batch.inside)
+            terms["silhouette"] = config.w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
+        if displacement is not None:
+            terms["sensors"] = config.w_sensors * model.sensors.prior()
+        if counts[0]:
+            terms["below"] = config.w_below * losses.straight_down_loss(gradients[below])
+        if counts[1]:
+            last_mm, enough_mm = self.deep_sdf / now.unit_per_mm, BAND * now.blur / now.unit_per_mm + _DEEP_ENOUGH_MM
+            terms["deep"] = config.w_deep * losses.deep_inside_loss(sdf[deep] / now.unit_per_mm, last_mm, enough_mm)
+        if self.probes is not None:
+            terms |= self.probes.terms(sdf[around], gradients[around], config, now.unit_per_mm)
+        return terms
+
+
+def _within(cells: Int[Tensor, "cells 3"], side: int, generator: torch.Generator) -> Float[Tensor, "deep 3"]:
+    """Points drawn evenly from cells of a grid over the unit cube."""
+    if len(cells) == 0:
+        return torch.zeros(0, 3)
+    chosen = cells[torch.randint(len(cells), (_DEEP_POINTS,), generator=generator)]
+    return (chosen + torch.rand(_DEEP_POINTS, 3, generator=generator)) / side
+
+
+def _split(counts: list[int], total: int) -> list[slice]:
+    ends = [sum(counts[: i + 1]) for i in range(len(counts))] + [total]
+    return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
