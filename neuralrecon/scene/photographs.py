@@ -64,8 +64,8 @@ class Pixels:
         start = 0
         for photograph in photographs:
             # the outline is learned from a strip on both sides of it; further out the hull already rules
-            reach = np.asarray(binary_dilation(photograph.inside, iterations=edge_px))
-            shallow = np.asarray(binary_dilation(~photograph.inside, iterations=edge_px))
+            reach = np.asarray(binary_dilation(photograph.inside, iterations=edge_px), bool)
+            shallow = np.asarray(binary_dilation(~photograph.inside, iterations=edge_px), bool)
             pools[0].append(np.flatnonzero(photograph.inside).astype(np.int32) + start)
             pools[1].append(np.flatnonzero(reach & shallow).astype(np.int32) + start)
             start += photograph.inside.size

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..scene import DepthRays
 from . import losses
 from .fit_types import FitConfig
+from .schedule import Moment
 
 _CLEARANCE_MM = 1.0
 
@@ -49,7 +50,7 @@ class DepthProbes:
         return DepthProbes(readings=readings, points=points, before=before, n_free=half)
 
     def terms(
-        self, sdf: Float[Tensor, "points"], gradients: Float[Tensor, "points 3"], config: FitConfig, unit_per_mm: float
+        self, sdf: Float[Tensor, "points"], gradients: Float[Tensor, "points 3"], config: FitConfig, now: Moment
     ) -> dict[str, Tensor]:
         """Weighted loss terms, from what the model says at `points`."""
         n, m = len(self.before), len(self.before) + self.n_free
@@ -57,11 +58,11 @@ class DepthProbes:
         facing = (normals * self.readings.rays.directions).sum(dim=1).abs().clamp_min(0.2)
         in_cube = ((self.points >= 0) & (self.points <= 1)).all(dim=1)
         inlier = self.readings.inlier
-        sdf_mm, before_mm = sdf / unit_per_mm, self.before / unit_per_mm
+        sdf_mm, before_mm = sdf / now.unit_per_mm, self.before / now.unit_per_mm
         terms = {}
-        if config.w_depth:
+        if now.w_depth:
             near = losses.truncated_sdf_loss(sdf_mm[:n], before_mm, facing, inlier * in_cube[:n])
-            terms["depth"] = config.w_depth * near
+            terms["depth"] = now.w_depth * near
         if config.w_free:
             free = losses.free_space_loss(sdf_mm[n:m], _CLEARANCE_MM, inlier[: m - n] * in_cube[n:m])
             terms["free"] = config.w_free * free

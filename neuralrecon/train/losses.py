@@ -9,10 +9,17 @@ from torch.nn.functional import huber_loss
 
 
 def color_loss(
-    rendered: Float[Tensor, "rays 3"], recorded: Float[Tensor, "rays 3"], inside: Bool[Tensor, "rays"]
+    rendered: Float[Tensor, "rays 3"],
+    opacity: Float[Tensor, "rays"],
+    recorded: Float[Tensor, "rays 3"],
+    inside: Bool[Tensor, "rays"],
 ) -> Tensor:
-    """Huber (corner at 0.1) over sRGB of the pixels in the silhouettes; unit: sRGB, white = 1."""
-    per_ray = huber_loss(rendered, recorded, delta=0.1, reduction="none").mean(dim=1) / 0.1
+    """Huber (corner at 0.1) over sRGB of the pixels in the silhouettes; unit: sRGB, white = 1.
+
+    Premultiplied colours are compared with the photograph at the same opacity: covering more pixels must not pay here,
+    or every silhouette that is slightly off would swell the solid. How far it reaches is the silhouettes' business.
+    """
+    per_ray = huber_loss(rendered, opacity[:, None] * recorded, delta=0.1, reduction="none").mean(dim=1) / 0.1
     return (per_ray * inside).sum() / inside.sum().clamp_min(1)
 
 

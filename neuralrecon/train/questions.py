@@ -119,7 +119,7 @@ class Questions:
                 displacement=None if displacement is None else displacement[seen],
             )
             batch = self.seen.batch
-            terms["color"] = config.w_color * losses.color_loss(image.colors, batch.colors, batch.inside)
+            terms["color"] = config.w_color * losses.color_loss(image.colors, image.opacity, batch.colors, batch.inside)
             terms["silhouette"] = config.w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
         if displacement is not None:
             terms["sensors"] = config.w_sensors * model.sensors.prior()
@@ -129,7 +129,7 @@ class Questions:
             last_mm, enough_mm = self.deep_sdf / now.unit_per_mm, BAND * now.blur / now.unit_per_mm + _DEEP_ENOUGH_MM
             terms["deep"] = config.w_deep * losses.deep_inside_loss(sdf[deep] / now.unit_per_mm, last_mm, enough_mm)
         if self.probes is not None:
-            terms |= self.probes.terms(sdf[around], gradients[around], config, now.unit_per_mm)
+            terms |= self.probes.terms(sdf[around], gradients[around], config, now)
         return terms
 
 
