@@ -13,6 +13,7 @@ import pytest
 import torch
 import trimesh
 from torch import Tensor
+from trimesh.visual import ColorVisuals
 
 from neuralrecon.errors import ConfigError, MeshError
 from neuralrecon.extract import MeshConfig, extract_mesh, write_mesh
@@ -78,6 +79,11 @@ def fit_of(distance: Distance, floor_m: float | None = None, side: int = 64) -> 
 
 def off_surface_m(mesh: trimesh.Trimesh, distance: Distance) -> np.ndarray:
     return distance(torch.from_numpy(np.array(mesh.vertices))).abs().numpy()
+
+
+def colors_of(mesh: trimesh.Trimesh) -> np.ndarray:
+    assert isinstance(mesh.visual, ColorVisuals)
+    return np.asarray(mesh.visual.vertex_colors)[:, :3]
 
 
 # linear interpolation between samples `h` apart puts a vertex off by at most h^2 / 8 * bend of the sdf along the edge
@@ -180,16 +186,17 @@ def test_simplified_meshes_stay_closed() -> None:
     assert few.is_volume
     assert few.euler_number == 0
     assert few.volume == pytest.approx(full.volume, rel=0.02)
-    assert len(few.visual.vertex_colors) == len(few.vertices)
+    assert len(colors_of(few)) == len(few.vertices)
 
 
 def test_colours_are_those_of_the_field() -> None:
     mesh = extract_mesh(fit_of(sphere), MeshConfig(voxel_mm=3.0))
-    colors = mesh.visual.vertex_colors[:, :3]
+    colors = colors_of(mesh)
     low = mesh.vertices[:, 2] < float(CENTER[2]) - 1e-4
     assert (colors[low] == [51, 102, 153]).all()
     assert (colors[mesh.vertices[:, 2] > float(CENTER[2]) + 1e-4] == [255, 0, 51]).all()
     plain = extract_mesh(replace(fit_of(sphere), view_origins=torch.zeros(0, 3)), MeshConfig(voxel_mm=3.0))
+    assert plain.visual is not None
     assert not plain.visual.defined
 
 
@@ -207,7 +214,7 @@ def test_files_read_back_as_the_same_solid(tmp_path: Path, suffix: str) -> None:
     assert back.volume == pytest.approx(mesh.volume, rel=1e-4)  # float32, or eight digits of text
     assert np.allclose(back.bounds, mesh.bounds, atol=1e-7)
     if suffix in (".ply", ".glb"):
-        assert {tuple(c) for c in back.visual.vertex_colors[:, :3]} == {(51, 102, 153), (255, 0, 51)}
+        assert {tuple(c) for c in colors_of(back)} == {(51, 102, 153), (255, 0, 51)}
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

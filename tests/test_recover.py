@@ -3,8 +3,8 @@
 What the sensors allow: photographs of 534 px have f = 4598 / 4272 * 534 = 575 px, so at 0.74 to 0.98 m a pixel is 1.3
 to 1.7 mm wide; those of 320 px (f = 270 px) see 3.2 mm. Depth comes in steps of 2.94e-3 z^2 = 1.6 to 2.8 mm; with its
 noise a reading is off by 1.0 to 1.5 mm (RMS), the mean of ten by 0.4 mm, and every spot is read several times ten.
-Outlines are drawn to half a pixel, off by 0.3 px (RMS). A quarter of the finer photographs' pixel, 0.375 mm, is asked of
-the mean.
+Outlines are drawn to half a pixel, off by 0.3 px (RMS). A quarter of the finer photographs' pixel, 0.375 mm, is asked
+of the mean.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
+from trimesh.visual import ColorVisuals
 
 from neuralrecon.capture import read_capture
 from neuralrecon.extract import MeshConfig, extract_mesh
@@ -67,7 +68,7 @@ def upright_torus(path: Path) -> Path:
     mesh = trimesh.creation.torus(0.05, 0.02, major_sections=128, minor_sections=48)
     mesh.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 2, [0, 1, 0]))
     waves = 0.5 + 0.4 * np.sin(mesh.vertices @ np.array([[300, 0, 0], [0, 260, 0], [90, 90, 280]]))
-    mesh.visual.vertex_colors = np.round(waves * 255).astype(np.uint8)
+    mesh.visual = ColorVisuals(mesh, vertex_colors=np.round(waves * 255).astype(np.uint8))
     mesh.export(path)
     return path
 
@@ -99,7 +100,7 @@ def test_a_solid_is_recovered(
     assert mesh.body_count == 1
     assert mesh.euler_number == euler_number
     assert mesh.bounds[0, 2] > -1e-5  # nothing below the table
-    points, _ = trimesh.sample.sample_surface(mesh, 20_000, seed=0)
+    points = trimesh.sample.sample_surface(mesh, 20_000, seed=0)[0]
     # no camera sees the underside, and hardly one the lowest 5 mm under an overhang
     off = truth(points[points[:, 2] > 0.005])
     assert np.abs(off).mean() < QUARTER_PIXEL_M

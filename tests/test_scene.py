@@ -33,6 +33,11 @@ def looking_at(target: torch.Tensor, direction: np.ndarray, distance: float) -> 
     return Rigid(rotation=rotation, translation=-(rotation @ center))
 
 
+def turned(seed: int) -> torch.Tensor:
+    """Some rotation."""
+    return torch.from_numpy(Rotation.from_rotvec(np.random.default_rng(seed).normal(0, 2, 3)).as_matrix())
+
+
 def sphere_mask(camera: Camera, cam_from_world: Rigid) -> np.ndarray:
     """Which pixel centres' rays meet the sphere, by the ray's distance from its centre."""
     v, u = torch.meshgrid(torch.arange(camera.height), torch.arange(camera.width), indexing="ij")
@@ -142,9 +147,11 @@ def test_coarse_to_fine_carving_settles_as_the_finest_level_would(silhouettes: l
     cube, resolution, tolerance = cube_around(0.15), 64, 1.0
     solid = VisualHull.carve(silhouettes, cube, resolution, tolerance, None).sdf.reshape(-1) < 0
     centers = cells_in_world(cube, resolution).reshape(-1, 3)
-    farthest = torch.stack([s.look_up(centers)[0] for s in silhouettes]).amax(dim=0)
+    distances = torch.stack([s.look_up(centers)[0] for s in silhouettes])
+    farthest, seen = distances.amax(dim=0), (distances > -torch.inf).float().mean(dim=0)
     assert not bool((solid & (farthest > tolerance)).any())
-    lost = ~solid & (farthest <= tolerance)
+    assert not bool(solid[seen == 0].any())
+    lost = ~solid & (farthest <= tolerance) & (seen > 0.25)
     # rounding to a sample moves both centres by up to 0.71 px
     assert not bool((lost & (farthest < tolerance - 1.42)).any())
     assert not bool((lost & ((centers - CENTER).norm(dim=1) < RADIUS)).any())
@@ -217,7 +224,7 @@ def coded_photographs() -> tuple[list[Photograph], Similarity]:
         v, u = np.mgrid[: camera.height, : camera.width]
         mask = np.hypot(u - 80 - 9 * i, v - 70) < 40
         pose = Rigid(
-            rotation=torch.from_numpy(Rotation.random(random_state=i).as_matrix()),
+            rotation=turned(i),
             translation=torch.from_numpy(rng.normal(0, 0.5, 3)),
         )
         photographs.append(
@@ -228,7 +235,7 @@ def coded_photographs() -> tuple[list[Photograph], Similarity]:
                 name=f"{i}.jpg",
                 camera=camera,
                 cam_from_world=pose,
-                rig_from_world=torch.from_numpy(Rotation.random(random_state=10 + i).as_matrix()),
+                rig_from_world=turned(10 + i),
                 sensor=2 - i,
             )
         )
@@ -291,9 +298,7 @@ def test_readings_project_back_to_their_pixels(distortion: tuple[float, float, f
     camera = Camera(width=40, height=30, fx=36.0, fy=35.0, cx=20.3, cy=14.6, distortion=distortion)
     rng = np.random.default_rng(5)
     depth = (rng.uniform(0.4, 1.5, (30, 40)) * (rng.random((30, 40)) > 0.3)).astype(np.float32)
-    pose = Rigid(
-        rotation=torch.from_numpy(Rotation.random(random_state=6).as_matrix()), translation=torch.randn(3).double()
-    )
+    pose = Rigid(rotation=turned(6), translation=torch.randn(3).double())
     points = points_of(depth, camera, pose)
     assert len(points) == (depth > 0).sum()
     in_cam = pose.apply(points)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_schedules_at_their_ends() -> None:
         ({"occupancy_resolution": 8}, "occupancy_resolution"),
     ],
 )
-def test_settings_that_no_fit_has_are_an_error(change: dict[str, float], says: str) -> None:
+def test_settings_that_no_fit_has_are_an_error(change: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         FitConfig(**change)
 
@@ -117,13 +118,14 @@ def test_settings_that_no_fit_has_are_an_error(change: dict[str, float], says: s
 
 
 def test_color_loss_is_hubers_over_the_silhouette() -> None:
-    recorded = torch.zeros(4, 3)
-    rendered = torch.tensor([[0.05] * 3, [0.5] * 3, [9.0] * 3, [0.0] * 3])
-    inside = torch.tensor([True, True, False, True])
+    """Of colours at the rays' own opacity: covering more of the silhouette must not pay."""
+    recorded, opacity = torch.full((5, 3), 0.8), torch.tensor([1.0, 0.5, 1.0, 1.0, 0.0])
+    rendered = torch.tensor([[0.85] * 3, [0.9] * 3, [9.0] * 3, [0.8] * 3, [0.0] * 3])
+    inside = torch.tensor([True, True, False, True, True])
     # 0.5 d^2 / delta up to delta = 0.1, d - delta / 2 beyond it
-    expected = (0.5 * 0.05**2 / 0.1 + 0.5 - 0.05 + 0.0) / 3
-    assert float(losses.color_loss(rendered, recorded, inside)) == pytest.approx(expected, rel=1e-5)
-    assert float(losses.color_loss(rendered, recorded, torch.zeros(4, dtype=torch.bool))) == 0.0
+    expected = (0.5 * 0.05**2 / 0.1 + 0.5 - 0.05 + 0.0 + 0.0) / 4
+    assert float(losses.color_loss(rendered, opacity, recorded, inside)) == pytest.approx(expected, rel=1e-5)
+    assert float(losses.color_loss(rendered, opacity, recorded, torch.zeros(5, dtype=torch.bool))) == 0.0
 
 
 def test_silhouette_loss_is_the_cross_entropy() -> None:
@@ -140,7 +142,9 @@ def test_eikonal_and_smoothness_losses() -> None:
     beside = torch.tensor([[0.0, 1.0, 0.0], [3.0, 0.0, 4.0]])
     assert float(losses.bending_loss(gradients, beside)) == pytest.approx(2 / 2)
     assert float(losses.straight_down_loss(gradients)) == pytest.approx((1 + 16) / 2)
-    assert float(losses.deep_inside_loss(torch.tensor([-5.0, -1.0, 2.0]), 1.5)) == pytest.approx((0 + 0.5 + 3.5) / 3)
+    # of four points: deeper than before; risen by 0.5; risen, but still deeper than the 2 mm that are enough; out
+    sdf, last = torch.tensor([-5.0, -0.5, -2.5, 1.0]), torch.tensor([-4.0, -1.0, -9.0, -9.0])
+    assert float(losses.deep_inside_loss(sdf, last, 2.0)) == pytest.approx((0 + 0.5 + 0 + 3.0) / 4)
 
 
 def test_depth_losses() -> None:
