@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import trimesh
 
+from neuralrecon import files
 from neuralrecon.errors import MeshError
-from neuralrecon.label import OccupancyLabels, Sampling, Solid, atomic, label_occupancy
+from neuralrecon.label import OccupancyLabels, Sampling, Solid, label_occupancy
 from neuralrecon.label.sampling import in_ball, near_surface, on_surface
 
 R = 0.05
@@ -182,15 +183,15 @@ def test_labels_come_back_from_their_file(tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = atomic.write_npz(tmp_path / "a.npz", x=np.arange(3))
+    path = files.write_npz(tmp_path / "a.npz", x=np.arange(3))
     before = path.read_bytes()
 
     def broken(file, **arrays):
         file.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(atomic.np, "savez", broken)
+    monkeypatch.setattr(files.np, "savez", broken)
     with pytest.raises(OSError, match="disk full"):
-        atomic.write_npz(path, x=np.arange(4))
+        files.write_npz(path, x=np.arange(4))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]

@@ -1,4 +1,4 @@
-"""The ops: their definitions against closed forms and finite differences, their compiled twins against the definitions."""
+"""The ops: definitions against closed forms and finite differences, compiled twins against the definitions."""
 
 from __future__ import annotations
 

@@ -43,7 +43,9 @@ class SensorModel(nn.Module):
         self, colors: Float[Tensor, "rays 3"], opacity: Float[Tensor, "rays"], sensors: Int[Tensor, "rays"]
     ) -> Float[Tensor, "rays 3"]:
         """What each sensor would record of premultiplied colours."""
-        return colors * self.log_gain[sensors].exp() + opacity[:, None] * self.offset[sensors]
+        return colors * self.log_gain.index_select(0, sensors).exp() + opacity[:, None] * self.offset.index_select(
+            0, sensors
+        )
 
     @torch.no_grad()
     def corrected_color(self, batch: ColorRays) -> ColorRays:
@@ -76,11 +78,12 @@ class SensorModel(nn.Module):
         turn, shift = self._motion(world_from_cam, sensors)
         moved = shift + torch.linalg.cross(turn, points - origins)
         if along is not None:
-            moved = moved + along * (self.reach[sensors] * self.scales[6])[:, None]
+            moved = moved + along * (self.reach.index_select(0, sensors) * self.scales[6])[:, None]
         return moved - moved.detach()
 
     def _motion(self, world_from_cam: Tensor, sensors: Tensor) -> tuple[Tensor, Tensor]:
-        pose = (self.pose * self.scales[:6])[sensors]
+        # index_select, not [sensors]: the latter's backward adds in an order that is not always the same
+        pose = (self.pose * self.scales[:6]).index_select(0, sensors)
         turn = (world_from_cam @ pose[:, :3, None])[..., 0]
         return turn, (world_from_cam @ pose[:, 3:, None])[..., 0]
 

@@ -104,7 +104,7 @@ def _settle(
     for silhouette in silhouettes:
         alive = (~out).nonzero()[:, 0]
         distance, px_per_metre = silhouette.look_up(centers[alive])
-        radius = half * px_per_metre + (silhouette.stride if half else 0.0)
+        radius = half * px_per_metre + (1.5 * silhouette.stride if half else 0.0)
         seen = distance > -torch.inf
         n_seen[alive] += seen
         out[alive] = distance > tolerance_px + radius

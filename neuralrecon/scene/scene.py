@@ -166,6 +166,8 @@ def _read_depths(capture: Capture) -> list[tuple[np.ndarray, Image, Capture]]:
 
 def _silhouette_of_depth(depth: np.ndarray, image: Image, capture: Capture) -> Silhouette:
     """Depth that is masked to the object tells its outline, but for readings lost at the rim: closed and 3 px wider."""
+    if not depth.any():
+        raise EvidenceError(f"{image.path}: no reading in a depth image that is masked to the object; leave it out")
     mask = binary_closing(np.pad(depth > 0, 8), iterations=6)[8:-8, 8:-8]
     silhouette = Silhouette.from_mask(mask, camera_of(capture, image), capture.sensor_from_world(image), 8)
     return replace(silhouette, distance_px=silhouette.distance_px - 3.0)

@@ -61,10 +61,10 @@ class Silhouette:
         column = ((u - self.u0 - 0.5) / self.stride).round()
         row = ((v - self.v0 - 0.5) / self.stride).round()
         nearest_column, nearest_row = column.clamp(0, width - 1), row.clamp(0, height - 1)
-        # beyond the crop, the way to it: the outline lies further, so a large ball is never carved too soon
+        # beyond the crop, which is convex: the outline lies no nearer than this, so no ball is carved too soon
         beyond = torch.hypot(column - nearest_column, row - nearest_row) * self.stride
         at_edge = self.distance_px[nearest_row.long(), nearest_column.long()]
-        distance = torch.where(beyond > 0, torch.maximum(beyond, at_edge - beyond), at_edge)
+        distance = torch.where(beyond > 0, torch.hypot(at_edge.clamp_min(0), beyond), at_edge)
         return torch.where(seen, distance, -torch.inf), max(self.camera.fx, self.camera.fy) / depth
 
     def center_ray(self) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"], float]:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import FitError
+from ..errors import ConfigError, FitError
 from ..fields import FieldConfig, SurfaceModel
 from ..files import replacing
 from ..geometry import Box, Similarity
@@ -85,7 +85,9 @@ def load_training(folder: Path) -> tuple[Fit, TrainingState | None]:
                 raise FitError(f"{path}: a fit of version {_VERSION} is needed, this has {found}; train it anew")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
         return _fit_of(facts, tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError, LookupError, AttributeError, TypeError, RuntimeError) as error:
+        raise FitError(f"{path}: not a fit of ours, or damaged ({error}); train it anew") from error
+    except (json.JSONDecodeError, ConfigError) as error:
         raise FitError(f"{path}: not a fit of ours, or damaged ({error}); train it anew") from error
 
 

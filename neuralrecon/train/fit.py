@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _REFRESH_EVERY, _REFRESH_WHOLE_EVERY = 20, 400
 _KEPT_VIEWS = 40
+_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 def fit(
@@ -97,13 +98,16 @@ def _begin_or_resume(
     occupancy, allowed = first_occupancy(scene, config, BAND * config.blur_start_mm * scene.unit_per_mm)
     if folder is not None and (folder / FIT_FILE).exists():
         fit, state = load_training(folder)
-        same = asdict(fit.config) == asdict(config) and fit.unit_from_world.scale == scene.unit_from_world.scale
-        if state is None or not same or state.seed != seed:
+        same_world = fit.unit_from_world.scale == scene.unit_from_world.scale and torch.equal(
+            fit.unit_from_world.translation, scene.unit_from_world.translation
+        )
+        same_settings = asdict(fit.config) == asdict(config) and fit.name == scene.name
+        if state is None or not (same_world and same_settings) or state.seed != seed:
             raise FitError(
                 f"{folder / FIT_FILE}: a finished fit, or one with other settings; name another folder or delete it"
             )
         optimizer = _optimizer(fit.model, config)
-        _restore_moments(optimizer, state.moments, fit.step)
+        _restore_moments(optimizer, state.moments)
         generator.set_state(state.generator)
         log.info("fit: going on from step %d", fit.step)
         return fit.model, fit.occupancy, allowed, generator, optimizer, fit.step
@@ -158,16 +162,15 @@ def _moments(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
         f"{i}.{name}": optimizer.state[p][name]
         for i, p in enumerate(parameters)
         if p in optimizer.state
-        for name in ("exp_avg", "exp_avg_sq")
+        for name in _ADAM_STATE
     }
 
 
-def _restore_moments(optimizer: torch.optim.Adam, moments: dict[str, Tensor], step: int) -> None:
+def _restore_moments(optimizer: torch.optim.Adam, moments: dict[str, Tensor]) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for i, p in enumerate(parameters):
-        if f"{i}.exp_avg" in moments:
-            state = {name: moments[f"{i}.{name}"] for name in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[p] = {"step": torch.tensor(float(step)), **state}
+        if f"{i}.step" in moments:  # the sensors' corrections have none before they are first refined
+            optimizer.state[p] = {name: moments[f"{i}.{name}"] for name in _ADAM_STATE}
 
 
 def _fit_of(scene: Scene, config: FitConfig, model: SurfaceModel, occupancy: Occupancy, step: int) -> Fit:
