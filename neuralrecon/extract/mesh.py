@@ -72,7 +72,8 @@ def extract_mesh(fit: Fit, config: MeshConfig | None = None) -> trimesh.Trimesh:
         raise MeshError(f"{fit.name}: the mesh did not come out closed; try another voxel_mm or no target_faces")
     if config.vertex_colors and len(fit.view_origins):
         mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=_vertex_colors(fit, mesh))
-    log.info("mesh: %d faces, %.1f cm3, closed", len(mesh.faces), mesh.volume * 1e6)
+    size = " x ".join(f"{length:.4g}" for length in mesh.extents)
+    log.info("mesh: %d faces, %s %s, closed", len(mesh.faces), size, "m" if fit.is_metric else "world units")
     return mesh
 
 

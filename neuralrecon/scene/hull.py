@@ -19,6 +19,7 @@ _COARSEST = 16
 # The lowest layers of the hull are seen at grazing angles only, where a small error of a pose carves all of them: the
 # solid below the table takes its section from this height.
 _FOOT_M = 0.005
+_ENOUGH = 0.999  # sum of the silhouettes' weights against a cell; 1 but for rounding
 _LEAST_SHARE_SEEN = 0.25  # a cell that fewer images show is no part of the hull
 
 
@@ -98,17 +99,20 @@ def _settle(
 ) -> Tensor:
     """Of balls with radius `half` metres: 1 wholly inside, -1 wholly outside, 0 undecided (never if `half` is 0)."""
     floor = -torch.inf if floor_m is None else floor_m
-    out = centers[:, 2] + half < floor
-    inside = centers[:, 2] - half >= floor
+    under = centers[:, 2] + half < floor
+    against, doubt = torch.zeros(2, len(centers))
     n_seen = torch.zeros(len(centers), dtype=torch.int32)
     for silhouette in silhouettes:
-        alive = (~out).nonzero()[:, 0]
+        alive = (~under & (against < _ENOUGH)).nonzero()[:, 0]
         distance, px_per_metre = silhouette.look_up(centers[alive])
         radius = half * px_per_metre + (1.5 * silhouette.stride if half else 0.0)
         seen = distance > -torch.inf
         n_seen[alive] += seen
-        out[alive] = distance > tolerance_px + radius
-        inside[alive] &= (distance <= tolerance_px - radius) & (seen | (half == 0))
+        against[alive] += silhouette.weight * (distance > tolerance_px + radius)
+        in_doubt = (distance > tolerance_px - radius) | (~seen if half else torch.zeros_like(seen))
+        doubt[alive] += silhouette.weight * in_doubt
+    out = under | (against >= _ENOUGH)
+    inside = (centers[:, 2] - half >= floor) & (doubt < _ENOUGH)
     if half == 0:
         hardly_seen = n_seen < max(1.0, _LEAST_SHARE_SEEN * len(silhouettes))
         out |= hardly_seen

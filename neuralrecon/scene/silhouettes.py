@@ -20,7 +20,8 @@ class Silhouette:
     """The outline of the object in one image, cropped to it.
 
     `distance_px` is positive outside, sampled every `stride` pixels from pixel (u0, v0) on; what lies in the image but
-    off the crop is outside; what lies off the image is unknown.
+    off the crop is outside; what lies off the image is unknown. `weight` is how much this outline counts against a
+    point that it leaves out: points go at a sum of 1.
     """
 
     camera: Camera
@@ -29,6 +30,7 @@ class Silhouette:
     u0: int
     v0: int
     stride: int
+    weight: float = 1.0
 
     @staticmethod
     def from_mask(mask: Bool[np.ndarray, "v u"], camera: Camera, cam_from_world: Rigid, margin_px: int) -> Silhouette:

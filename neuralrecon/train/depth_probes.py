@@ -60,9 +60,9 @@ class DepthProbes:
         inlier = self.readings.inlier
         sdf_mm, before_mm = sdf / now.unit_per_mm, self.before / now.unit_per_mm
         terms = {}
-        if now.w_depth:
+        if config.w_depth:
             near = losses.truncated_sdf_loss(sdf_mm[:n], before_mm, facing, inlier * in_cube[:n])
-            terms["depth"] = now.w_depth * near
+            terms["depth"] = config.w_depth * near
         if config.w_free:
             free = losses.free_space_loss(sdf_mm[n:m], _CLEARANCE_MM, inlier[: m - n] * in_cube[n:m])
             terms["free"] = config.w_free * free

@@ -37,8 +37,7 @@ class FitConfig:
         w_color: weight of the colours' Huber loss.
         w_silhouette: weight of the silhouettes' cross entropy.
         w_eikonal: weight of (|gradient| - 1)^2.
-        w_depth: weight of the truncated sdf around depth readings, per mm, at the start.
-        w_depth_end: the same at the end: depth finds the shape, photographs and outlines place it.
+        w_depth: weight of the truncated sdf around depth readings, per mm.
         w_free: weight of the free space before depth readings, per mm.
         w_bending: weight of the difference between gradients of neighbouring points near the surface.
         refine_from: share of the fit from which the sensors' calibration is refined; 1 never does.
@@ -70,7 +69,6 @@ class FitConfig:
     w_silhouette: float = 0.1
     w_eikonal: float = 0.2
     w_depth: float = 0.3
-    w_depth_end: float = 0.3
     w_free: float = 0.1
     w_bending: float = 0.1
     refine_from: float = 0.2

@@ -50,14 +50,15 @@ class Progress:
         """Append the rows since the last flush to the CSV file; rows that a resumed fit repeats are dropped first."""
         if self.path is None or not self.rows:
             return
-        names = list(self.rows[0])
         kept: list[dict[str, str]] = []
         if self.path.exists() and self.first_step > 0:
             with self.path.open(newline="") as file:
                 kept = [row for row in csv.DictReader(file) if int(float(row["step"])) < self.rows[0]["step"]]
+        # a term that sets in later has a column too, empty before
+        names = list(dict.fromkeys(name for row in [*kept, *self.rows] for name in row))
         temporary = self.path.with_suffix(".tmp")
         with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names, extrasaction="ignore", restval="")
+            writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()
             writer.writerows(kept)
             writer.writerows(self.rows)

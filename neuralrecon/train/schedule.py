@@ -17,7 +17,6 @@ class Moment:
     levels: int
     blur: float
     rate: float
-    w_depth: float
     cos_anneal: float
     refines_sensors: bool
     unit_per_mm: float
@@ -29,7 +28,6 @@ class Moment:
             levels=active_levels(done, config.first_levels, config.field.levels, config.all_levels_from),
             blur=geometric(config.blur_start_mm, config.blur_end_mm, done / config.blur_until) * unit_per_mm,
             rate=learning_rate(done, 0.02, 0.02),
-            w_depth=geometric(config.w_depth, config.w_depth_end, done) if config.w_depth else 0.0,
             cos_anneal=min(1.0, 4 * done),
             refines_sensors=config.refine_from <= done < 1,
             unit_per_mm=unit_per_mm,
