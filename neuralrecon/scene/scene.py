@@ -21,7 +21,6 @@ from .silhouettes import Silhouette
 
 log = logging.getLogger(__name__)
 
-_WEIGHT_OF_DEPTH_OUTLINE = 0.25
 _ASSUMED_SIZE_MM = 200.0  # of an object in a world of unknown unit
 
 
@@ -94,7 +93,8 @@ class Scene:
         held_out, kept = _split(photographs, config.hold_out_every)
         silhouettes = [Silhouette.from_mask(_placed(p), p.camera, p.cam_from_world, config.edge_px) for p in kept]
         if capture.depth_is_masked:
-            silhouettes += [_silhouette_of_depth(*known) for known in depths]
+            weight = 1 / min(max(len(depths) // 8, 1), 4)
+            silhouettes += [_silhouette_of_depth(*known, weight) for known in depths]
         if not silhouettes:
             raise EvidenceError(
                 f"{capture.root}: no image has a mask and the depth is not masked to the object, so nothing says where "
@@ -170,10 +170,11 @@ def _read_depths(capture: Capture) -> list[tuple[np.ndarray, Image, Capture]]:
     return [(read_depth(capture, image), image, capture) for image in images]
 
 
-def _silhouette_of_depth(depth: np.ndarray, image: Image, capture: Capture) -> Silhouette:
+def _silhouette_of_depth(depth: np.ndarray, image: Image, capture: Capture, weight: float) -> Silhouette:
     """The outline that depth masked to the object tells: a guess, as readings are missing on dark and steep parts.
 
-    The readings' convex hull, 3 px wider; and no single image carves, only several that agree.
+    The readings' convex hull, 3 px wider; where there are many images only several that agree carve: `weight` is the
+    share of one.
 
     Raises:
         EvidenceError: an image without a reading.
@@ -182,7 +183,7 @@ def _silhouette_of_depth(depth: np.ndarray, image: Image, capture: Capture) -> S
         raise EvidenceError(f"{image.path}: no reading in a depth image that is masked to the object; leave it out")
     mask = convex_hull_image(depth > 0)
     silhouette = Silhouette.from_mask(mask, camera_of(capture, image), capture.sensor_from_world(image), 8)
-    return replace(silhouette, distance_px=silhouette.distance_px - 3.0, weight=_WEIGHT_OF_DEPTH_OUTLINE)
+    return replace(silhouette, distance_px=silhouette.distance_px - 3.0, weight=weight)
 
 
 def _gather_readings(
