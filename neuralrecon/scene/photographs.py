@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,9 +111,3 @@ class Pixels:
             sensors=self.sensors[image],
             images=image,
         )
-
-    def in_chunks(self, image: int, rays_per_chunk: int, see: Callable[[ColorRays], object]) -> None:
-        """Call `see` with the rays of one whole crop, row by row."""
-        first, last = int(self.starts[image]), int(self.starts[image + 1])
-        for start in range(first, last, rays_per_chunk):
-            see(self.rays(torch.arange(start, min(last, start + rays_per_chunk))))
