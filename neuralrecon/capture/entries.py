@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import CaptureError
@@ -80,6 +81,19 @@ class Entry:
         if value is not default and not is_right(value):
             raise CaptureError(f"{self.where} has {key!r} = {_shown(value)}, want {want}; correct it")
         return value
+
+
+def confined(text: str, root: Path, where: str) -> Path:
+    """The path that a file names relative to `root`, which it must not leave.
+
+    Raises:
+        CaptureError: it is absolute, or leads out of `root`.
+    """
+    path = PurePosixPath(text)
+    inside = not path.is_absolute() and ".." not in path.parts and "\0" not in text and "\\" not in text
+    if not inside or not (root / path).resolve().is_relative_to(root.resolve()):
+        raise CaptureError(f"{where} has the path {text!r}, want one relative to and inside of {root}; move the file")
+    return root / path
 
 
 def _is_number(value: Any) -> bool:

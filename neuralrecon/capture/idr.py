@@ -10,10 +10,12 @@ import scipy.linalg
 import torch
 
 from ..errors import CalibrationError, CaptureError
+from ..files import replacing, write_npz
 from ..geometry import Camera, Rigid
 from .findings import Findings, listed
-from .headers import decoding, image_size
+from .headers import decoding, image_size, opened_image
 from .types import Capture, Frame, Image, Sensor, SensorKind
+from .views import views_of, write_white_mask
 
 _CAMERA_FILES = ("cameras_sphere.npz", "cameras.npz")
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -91,6 +93,43 @@ def read_idr(path: str | Path, *, allow_partial: bool = False) -> Capture:
         bounds=_sphere_bounds(matrices, cameras_file),
         left_out=tuple(findings.lines),
     )
+
+
+def write_idr(capture: Capture, folder: str | Path) -> Path:
+    """Writes photographs and masks as PNG and their matrices as ``cameras_sphere.npz``, which comes last.
+
+    `scale_mat_i` is the sphere around `bounds`, of a cube the one inside, so that what `read_idr` read comes back.
+
+    Raises:
+        CaptureError: no bounds, depth (the layout has none), or photographs with lens distortion (likewise).
+
+    Example:
+        >>> write_idr(capture, "out/neus/mug")  # doctest: +SKIP
+    """
+    root, views = Path(folder), views_of(capture)
+    if capture.bounds is None:
+        raise CaptureError(f"{capture.root}: the capture has no bounds, which IDR's scale matrices need; set them")
+    low, high = np.array(capture.bounds)
+    sides = high - low
+    is_cube = np.ptp(sides) < 1e-6 * sides.max()
+    scale = np.diag([*[(sides.max() if is_cube else np.linalg.norm(sides)) / 2] * 3, 1.0])
+    scale[:3, 3] = (low + high) / 2
+    matrices = {}
+    for number, view in enumerate(views):
+        if view.depth or view.color is None or any(view.camera.distortion):
+            raise CaptureError(
+                f"{view.color}: IDR has neither depth nor lens distortion; leave depth out by capture.restricted and "
+                "undistort the photographs"
+            )
+        with opened_image(view.color, "photograph") as image, replacing(root / "image" / f"{view.name}.png") as file:
+            image.convert("RGB").save(file)
+        if view.mask:
+            write_white_mask(view, root / "mask" / f"{view.name}.png")
+        world_mat = view.cam_from_world.matrix().numpy().copy()
+        world_mat[:3] = view.camera.opencv_matrix().numpy() @ world_mat[:3]
+        matrices |= {f"world_mat_{number}": world_mat, f"scale_mat_{number}": scale}
+    write_npz(root / _CAMERA_FILES[0], **matrices)
+    return root
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:

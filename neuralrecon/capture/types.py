@@ -66,6 +66,7 @@ class Capture:
     `has_table` says that the world's plane z = 0 is the table on which the object stands (z up).
     `is_metric` is False when world units are not known to be metres.
     `bounds` are the low and high corner of a box around the object in world units, where the layout states one.
+    `points_path` is a PLY file of points on what was seen, or the folder of a COLMAP model (`read_points` reads both).
     `depth_is_masked` says that every depth reading is of the object: the rest of each depth map was set to 0.
     `left_out` lists, one line each, what a partial capture lacks; nothing is dropped without a line here.
 
@@ -85,6 +86,7 @@ class Capture:
     downscale: int = 1
     bounds: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
     depth_is_masked: bool = False
+    points_path: Path | None = None
     left_out: tuple[str, ...] = ()
 
     def sensor(self, name: str) -> Sensor:
