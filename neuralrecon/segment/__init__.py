@@ -1,0 +1,7 @@
+"""Outlines of the object for captures that bring none, and how well outlines agree with each other."""
+
+from .consistency import ViewConsistency as ViewConsistency
+from .report import SegmentReport as SegmentReport
+from .report import read_report as read_report
+from .stage import SegmentConfig as SegmentConfig
+from .stage import segment as segment

@@ -1,0 +1,45 @@
+"""How well each outline agrees with what all the others say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .views import Outline, View
+from .votes import VotedHull
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewConsistency:
+    """One outline against the visual hull of all others, as it looks from there.
+
+    `iou` is their intersection over their union. `missing` is the share of the hull that the outline lacks (never 0:
+    the others leave more than the object), `extra` the share of the outline that the hull lacks (an error here, or in
+    several others). `kept` says whether the outline is used.
+    """
+
+    image: str
+    iou: float
+    missing: float
+    extra: float
+    kept: bool
+
+
+def compared(
+    views: Sequence[View], outlines: Sequence[Outline], hull: VotedHull, least_iou: float
+) -> tuple[ViewConsistency, ...]:
+    """Every outline against the hull without it; those below `least_iou` are not kept."""
+    return tuple(_compared(v, o, hull, least_iou) for v, o in zip(views, outlines, strict=True))
+
+
+def _compared(view: View, outline: Outline, hull: VotedHull, least_iou: float) -> ViewConsistency:
+    others = hull.outline(view, without=outline)
+    both, either = int((outline & others).sum()), int((outline | others).sum())
+    iou = float(both / max(either, 1))
+    return ViewConsistency(
+        image=f"{view.image.sensor}/{view.image.frame}/{view.name}",
+        iou=round(iou, 4),
+        missing=round(1 - both / max(int(others.sum()), 1), 4),
+        extra=round(1 - both / max(int(outline.sum()), 1), 4),
+        kept=iou >= least_iou,
+    )
