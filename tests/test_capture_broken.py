@@ -11,6 +11,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pycolmap
 import pytest
 from PIL import Image as PILImage
 from tiny_captures import (
@@ -27,6 +28,7 @@ from tiny_captures import (
     write_idr,
     write_plain_folder,
 )
+from tiny_layouts import N_VIEWS, write_bop_scene, write_middlebury, write_nerfstudio, write_photos_with_model
 
 from neuralrecon.capture import Capture, read_capture, read_color, read_depth, read_mask
 from neuralrecon.errors import CalibrationError, CaptureError
@@ -393,6 +395,177 @@ PLAIN_FILES = [
 ]
 
 
+def change_json(file: str, *path: str | int, to: Any) -> Callable[[Path], Any]:
+    def do(root: Path) -> None:
+        values = json.loads((root / file).read_text(encoding="utf-8"))
+        set_in(*path, to=to)(values)
+        (root / file).write_text(json.dumps(values), encoding="utf-8")
+
+    return do
+
+
+def change_text(file: str, old: str, new: str) -> Callable[[Path], Any]:
+    def do(root: Path) -> None:
+        text = (root / file).read_text(encoding="utf-8")
+        assert old in text
+        (root / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+
+    return do
+
+
+def as_binary(then: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """The model of text files as binary ones, and then what breaks it."""
+
+    def do(root: Path) -> None:
+        pycolmap.Reconstruction(str(root / MODEL)).write_binary(str(root / MODEL))
+        for file in (root / MODEL).glob("*.txt"):
+            file.unlink()
+        then(root)
+
+    return do
+
+
+TJ = "transforms.json"
+N_RGBD = 2 * N_VIEWS
+TRANSFORMS = [
+    Broken("json cut", truncate(TJ), CaptureError, TJ, "decoded.*copy", None),
+    Broken("json no object", overwrite(TJ, b"[]"), CaptureError, TJ, "want an object", None),
+    Broken("no frames", change_json(TJ, "frames", to=[]), CaptureError, TJ, "'frames'.*not empty", None),
+    Broken(
+        "a frame without a pose",
+        change_json(TJ, "frames", 1, "transform_matrix", to=KeyError),
+        CaptureError,
+        TJ,
+        r"frames\[1\] has no 'transform_matrix'",
+        N_RGBD - 2,
+    ),
+    Broken(
+        "a path out of the folder",
+        change_json(TJ, "frames", 0, "file_path", to="../x.png"),
+        CaptureError,
+        TJ,
+        r"frames\[0\] has the path '../x.png', want one relative to and inside of",
+        None,
+    ),
+    Broken("photograph gone", remove("images/frame_2.png"), CaptureError, "frame_2", "missing.*restore", N_RGBD - 2),
+    Broken("photograph cut", truncate("images/frame_2.png", 0.7), CaptureError, "frame_2", "truncated", N_RGBD - 2),
+    Broken(
+        "photograph of another size",
+        resize_image("images/frame_2.png", (18, 12)),
+        CaptureError,
+        "frame_2.png",
+        "18 x 12 px, but .*frames\\[2\\] is for 36 x 24",
+        N_RGBD - 2,
+    ),
+    Broken("mask gone", remove("masks/frame_1.png"), CaptureError, "masks/frame_1.png", "mask is missing", N_RGBD),
+    Broken("depth gone", remove("depth/frame_1.png"), CaptureError, "depth/frame_1.png", "missing", N_RGBD - 1),
+]
+
+SC, GT = "scene_camera.json", "scene_gt.json"
+BOP = [
+    Broken("cameras cut", truncate(SC), CaptureError, SC, "decoded.*copy", None),
+    Broken("poses no objects", overwrite(GT, b'{"3": 1}'), CalibrationError, GT, "image 3 must be a list", None),
+    Broken("poses of names", overwrite(GT, b'{"a": []}'), CalibrationError, GT, "keys a, want images' numbers", None),
+    Broken("no objects", overwrite(GT, b'{"3": []}'), CalibrationError, GT, "no object None; it has none", None),
+    Broken("a camera gone", change_json(SC, "4", to=KeyError), CaptureError, SC, "4 is None, want an", N_RGBD - 2),
+    Broken(
+        "a camera with skew",
+        change_json(SC, "4", "cam_K", 1, to=3.0),
+        CalibrationError,
+        f"{SC}: 4",
+        "skew.*rectify",
+        N_RGBD - 2,
+    ),
+    Broken(
+        "depth scale gone",
+        change_json(SC, "4", "depth_scale", to=KeyError),
+        CalibrationError,
+        f"{SC}: 4",
+        "depth_scale is None",
+        N_RGBD - 2,
+    ),
+    Broken(
+        "a pose stretched",
+        change_json(GT, "5", 0, "cam_R_m2c", to=[2, 0, 0, 0, 2, 0, 0, 0, 2]),
+        CalibrationError,
+        f"{GT}: image 5, object 0",
+        "no rotation",
+        N_RGBD - 2,
+    ),
+    Broken("photograph gone", remove("rgb/000003.png"), CaptureError, "rgb/000003", "missing.*restore", N_RGBD - 2),
+    Broken("depth cut", truncate("depth/000003.png"), CaptureError, "depth/000003.png", "truncated", N_RGBD - 1),
+]
+
+PAR = "dino_par.txt"
+MIDDLEBURY = [
+    Broken("parameters cut", truncate(PAR), CalibrationError, PAR, "says '4' images, . lines follow", None),
+    Broken("parameters empty", overwrite(PAR, b""), CalibrationError, PAR, "says '' images, 0 lines", None),
+    Broken("parameters no text", overwrite(PAR, b"\xff\xfe\n"), CaptureError, PAR, "decoded.*copy", None),
+    Broken("a name twice", change_text(PAR, "dino0001", "dino0000"), CalibrationError, PAR, "more than one line", None),
+    Broken(
+        "a word", change_text(PAR, "dino0001.png 45", "dino0001.png x45"), CalibrationError, f"{PAR}: line 3", "x45", 3
+    ),
+    Broken(
+        "a number gone", change_text(PAR, "dino0001.png 45", "dino0001.png"), CalibrationError, PAR, "20 numbers", 3
+    ),
+    Broken(
+        "a matrix stretched",
+        change_text(PAR, " 1 0", " 1 9"),
+        CalibrationError,
+        f"{PAR}: line 2",
+        "no rotation",
+        3,
+    ),
+    Broken("an image gone", remove("dino0002.png"), CaptureError, "dino0002.png", "missing.*restore", 3),
+]
+
+MODEL = "sparse/0"
+COLMAP = [
+    Broken("cameras cut", truncate(f"{MODEL}/cameras.txt", 0.6), CalibrationError, MODEL, "truncated or", None),
+    Broken("images cut", truncate(f"{MODEL}/images.txt"), CalibrationError, MODEL, "truncated or", None),
+    Broken("points gone", remove(f"{MODEL}/points3D.txt"), CalibrationError, MODEL, "do not exist", None),
+    Broken(
+        "a camera of another model",
+        change_text(f"{MODEL}/cameras.txt", f"PINHOLE {RGB[0]} {RGB[1]}", f"OPENCV_FISHEYE {RGB[0]} {RGB[1]} 0 0 0 0"),
+        CalibrationError,
+        f"{MODEL}: camera 3",
+        "the model OPENCV_FISHEYE, want one of.*undistort",
+        None,
+    ),
+    Broken(
+        "an image outside",
+        change_text(f"{MODEL}/images.txt", "view_2.png", "../view_2.png"),
+        CalibrationError,
+        MODEL,
+        "names the image '../view_2.png', want a path inside",
+        None,
+    ),
+    Broken("photograph gone", remove("images/view_1.png"), CaptureError, "view_1.png", "missing.*restore", 3),
+    Broken("photograph cut", truncate("images/view_1.png", 0.7), CaptureError, "view_1.png", "truncated", 3),
+    Broken(
+        "photograph of another size",
+        resize_image("images/view_1.png", (18, 12)),
+        CaptureError,
+        "view_1.png",
+        "18 x 12 px, but sensor camera3 in .* is 36 x 24",
+        3,
+    ),
+    Broken("all photographs gone", remove("images/*"), CaptureError, MODEL, "none of its images.*restore", None),
+    *(
+        Broken(
+            f"{name} cut at {share}",
+            as_binary(truncate(f"{MODEL}/{name}.bin", share)),
+            CalibrationError,
+            MODEL,
+            "",
+            None,
+        )
+        for name in ("cameras", "images", "points3D", "rigs", "frames")
+        for share in (0, 0.5, 0.95)
+    ),
+]
+
+
 def check(root: Path, broken: Broken) -> None:
     broken.do(root)
     with pytest.raises(CaptureError) as caught:
@@ -429,6 +602,26 @@ def test_broken_idr(tmp_path: Path, broken: Broken) -> None:
 @named(PLAIN_FILES)
 def test_broken_plain(tmp_path: Path, broken: Broken) -> None:
     check(write_plain_folder(tmp_path / "folder"), broken)
+
+
+@named(TRANSFORMS)
+def test_broken_transforms(tmp_path: Path, broken: Broken) -> None:
+    check(write_nerfstudio(tmp_path / "mug"), broken)
+
+
+@named(BOP)
+def test_broken_bop(tmp_path: Path, broken: Broken) -> None:
+    check(write_bop_scene(tmp_path / "scene"), broken)
+
+
+@named(MIDDLEBURY)
+def test_broken_middlebury(tmp_path: Path, broken: Broken) -> None:
+    check(write_middlebury(tmp_path / "dino"), broken)
+
+
+@named(COLMAP)
+def test_broken_colmap(tmp_path: Path, broken: Broken) -> None:
+    check(write_photos_with_model(tmp_path / "photos"), broken)
 
 
 def set_in(*path: str | int, to: Any) -> Callable[[dict], None]:
@@ -492,15 +685,14 @@ def test_wrong_descriptions_always_raise(tmp_path: Path, change, words: str, all
     assert "capture.json" in str(caught.value)
 
 
-def test_a_plain_capture_without_masks_tells_so(tmp_path: Path) -> None:
+def test_depth_of_everything_alone_tells_so(tmp_path: Path) -> None:
     root = write_plain_folder(tmp_path / "folder")
     description = plain_description()
-    for image in description["images"]:
-        image.pop("mask", None)
+    description["images"] = description["images"][2:]
     (root / "capture.json").write_text(json.dumps(description), encoding="utf-8")
-    with pytest.raises(CaptureError, match=r"capture\.json: no image has a 'mask'.*add masks"):
+    with pytest.raises(CaptureError, match=r"capture\.json: no image is a photograph and.*add masked photographs"):
         read_capture(root)
-    assert any("no image has a 'mask'" in line for line in read_capture(root, allow_partial=True).left_out)
+    assert any("no image is a photograph" in line for line in read_capture(root, allow_partial=True).left_out)
 
 
 @pytest.fixture

@@ -27,14 +27,16 @@ from tiny_captures import (
 from neuralrecon.capture import (
     Capture,
     SensorKind,
+    looks_like_photos,
     read_capture,
     read_color,
     read_depth,
     read_mask,
     write_plain,
 )
-from neuralrecon.errors import CaptureError
+from neuralrecon.errors import CalibrationError, CaptureError, EvidenceError
 from neuralrecon.geometry import Rigid
+from neuralrecon.scene import Scene
 
 
 def assert_same(a: Capture, b: Capture) -> None:
@@ -181,10 +183,55 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_no_layout_says_what_was_looked_for_and_what_lies_there(tmp_path: Path) -> None:
-    (tmp_path / "photo.jpg").touch()
+    (tmp_path / "notes.txt").touch()
     (tmp_path / "more").mkdir()
-    with pytest.raises(CaptureError, match=r"capture\.json.*calibration\.h5.*cameras_sphere\.npz.*more, photo\.jpg"):
+    known = ("capture.json", "calibration.h5", "cameras_sphere.npz", "transforms.json", "scene_gt.json", "cameras.bin")
+    with pytest.raises(CaptureError, match=r"_par\.txt.*the folder has more, notes\.txt") as caught:
         read_capture(tmp_path)
+    assert all(name in str(caught.value) for name in known)
     (tmp_path / "empty").mkdir()
     with pytest.raises(CaptureError, match="nothing in it"):
         read_capture(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["a.JPG", "left/a.png", "clip.mp4"])
+def test_photographs_alone_are_to_be_calibrated(tmp_path: Path, name: str) -> None:
+    (tmp_path / "set" / name).parent.mkdir(parents=True)
+    (tmp_path / "set" / name).touch()
+    assert looks_like_photos(tmp_path / "set")
+    with pytest.raises(CalibrationError, match=r"python -m neuralrecon\.calibrate capture=.*set"):
+        read_capture(tmp_path / "set")
+
+
+def test_a_video_file_is_to_be_calibrated(tmp_path: Path) -> None:
+    (tmp_path / "clip.mov").touch()
+    with pytest.raises(CalibrationError, match=r"python -m neuralrecon\.calibrate capture=.*clip\.mov"):
+        read_capture(tmp_path / "clip.mov")
+
+
+def test_folders_of_masks_alone_are_no_photographs(tmp_path: Path) -> None:
+    for name in ("masks/a.png", "depth/a.png", ".hidden/a.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    assert not looks_like_photos(tmp_path)
+    assert not looks_like_photos(tmp_path / "nothing")
+
+
+def test_a_plain_capture_without_masks_is_one(tmp_path: Path) -> None:
+    root = write_plain_folder(tmp_path / "folder")
+    description = plain_description()
+    for image in description["images"]:
+        image.pop("mask", None)
+    (root / "capture.json").write_text(json.dumps(description), encoding="utf-8")
+    capture = read_capture(root)
+    assert [i.mask_path for i in capture.images] == [None] * 4
+    assert capture.left_out == ()
+    with pytest.raises(EvidenceError, match="no image has a mask"):
+        Scene.from_capture(capture)
+
+
+def test_a_plain_capture_s_points_are_kept(tmp_path: Path) -> None:
+    capture = read_capture(write_plain_folder(tmp_path / "folder"))
+    assert capture.points_path is None
+    write_plain(dataclasses.replace(capture, points_path=capture.root / "sparse" / "points.ply"), capture.root)
+    assert read_capture(capture.root).points_path == capture.root / "sparse" / "points.ply"

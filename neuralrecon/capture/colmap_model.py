@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 
 from ..errors import CalibrationError, CaptureError
 from ..geometry import Camera, Rigid
+from .colmap_lengths import require_whole_model
 from .description import relative
 from .headers import decoding
 from .points import SparsePoints
@@ -52,9 +52,9 @@ def load_model(folder: Path) -> Model:
         CalibrationError: they are missing, truncated or contradict each other.
     """
     try:
+        require_whole_model(folder)
         with decoding(folder, "COLMAP model"), _quiet():
             reconstruction = pycolmap.Reconstruction(str(folder))
-            _require_whole(reconstruction, folder)
     except CaptureError as error:
         raise CalibrationError(str(error)) from error
     return Model(folder=folder, reconstruction=reconstruction)
@@ -191,8 +191,11 @@ def _add_images(
     reconstruction: pycolmap.Reconstruction, capture: Capture, numbers: Mapping[str, int], points: SparsePoints | None
 ) -> None:
     frame_numbers = {f.name: k for k, f in enumerate(capture.frames, 1)}
+    image_index = np.zeros(0, dtype=np.int64) if points is None else points.image_index
+    by_image = np.argsort(image_index, kind="stable")
+    first = np.searchsorted(image_index[by_image], np.arange(len(capture.images) + 1))
     for k, image in enumerate(capture.images):
-        pixels = np.zeros((0, 2)) if points is None else points.pixel[points.image_index == k]
+        pixels = np.zeros((0, 2)) if points is None else points.pixel[by_image[first[k] : first[k + 1]]]
         new = pycolmap.Image(
             name=relative(image.path, capture.root), keypoints=pixels, camera_id=numbers[image.sensor], image_id=k + 1
         )
@@ -200,10 +203,13 @@ def _add_images(
         reconstruction.add_image(new)
     if points is None:
         return
-    rank = np.zeros(len(points.image_index), dtype=np.int64)
-    for k in range(len(capture.images)):
-        here = points.image_index == k
-        rank[here] = np.arange(here.sum())
+    # Which of its image's observations each one is.
+    rank = np.empty_like(image_index)
+    rank[by_image] = np.arange(len(image_index)) - first[image_index[by_image]]
+    _add_points(reconstruction, points, rank)
+
+
+def _add_points(reconstruction: pycolmap.Reconstruction, points: SparsePoints, rank: np.ndarray) -> None:
     order = np.argsort(points.point_index, kind="stable")
     starts = np.searchsorted(points.point_index[order], np.arange(len(points.xyz) + 1))
     for k, (xyz, rgb, error_px) in enumerate(zip(points.xyz, points.rgb, points.error_px, strict=True)):
@@ -232,7 +238,7 @@ def _colmap_camera(camera: Camera, number: int) -> pycolmap.Camera:
 
 def _camera(camera: pycolmap.Camera, folder: Path) -> Camera:
     n_focal, n_distortion = _MODELS.get(camera.model_name, (0, 0))
-    rest = list(camera.params)[n_focal + 2 + n_distortion :]
+    rest = camera.params.tolist()[n_focal + 2 + n_distortion :]
     if not n_focal or any(rest):
         what = f"k4 to k6 = {rest}" if n_focal else f"the model {camera.model_name}"
         raise CalibrationError(
@@ -289,18 +295,6 @@ def _frame_names(images: list[pycolmap.Image]) -> dict[int, str]:
     return {
         n: min(names) if len(names) == 1 and counts[min(names)] == 1 else f"frame{n:06d}" for n, names in stems.items()
     }
-
-
-def _require_whole(reconstruction: pycolmap.Reconstruction, folder: Path) -> None:
-    """pycolmap reads some files that end early as if they went on with zeros; written again, those get longer."""
-    with TemporaryDirectory() as temporary:
-        reconstruction.write_binary(temporary)
-        for file in sorted(folder.glob("*.bin")):
-            again = Path(temporary) / file.name
-            if again.exists() and again.stat().st_size > file.stat().st_size:
-                raise CalibrationError(
-                    f"{file}: is truncated: {file.stat().st_size} bytes, want {again.stat().st_size}; copy it again"
-                )
 
 
 @contextmanager

@@ -99,6 +99,7 @@ def write_idr(capture: Capture, folder: str | Path) -> Path:
     """Writes photographs and masks as PNG and their matrices as ``cameras_sphere.npz``, which comes last.
 
     `scale_mat_i` is the sphere around `bounds`, of a cube the one inside, so that what `read_idr` read comes back.
+    Without a mask for every photograph only a partial reading takes the folder.
 
     Raises:
         CaptureError: no bounds, depth (the layout has none), or photographs with lens distortion (likewise).

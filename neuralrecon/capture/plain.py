@@ -116,6 +116,6 @@ def _require_size(image: Path, size: tuple[int, int], sensor: Sensor, file: Path
     want = (sensor.camera.width, sensor.camera.height)
     if size != want:
         raise CaptureError(
-            f"{image}: {size[0]} x {size[1]} px, but sensor {sensor.name} in {file.name} is {want[0]} x {want[1]}; "
+            f"{image}: {size[0]} x {size[1]} px, but sensor {sensor.name} in {file} is {want[0]} x {want[1]}; "
             "correct the one or the other"
         )
