@@ -1,0 +1,236 @@
+"""A capture from photographs alone: poses, lenses and sparse points, checked by what the poses must have in common."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+
+from ..capture.findings import listed
+from ..capture.points import SparsePoints
+from ..capture.types import Capture
+from ..errors import CalibrationError, ConfigError
+from .hull_check import silhouette_shares
+from .mapping import (
+    MatchingConfig,
+    epipolar_shares,
+    find_features,
+    guess_focal_lengths,
+    map_globally,
+    map_incrementally,
+    match_features,
+    posed,
+    read_grey,
+    without,
+)
+from .photo_files import PhotoSet, list_photos
+from .place import DepthCamera, KnownSize, camera_of_lens, placed_world
+from .scale import Scale
+from .settle import Settled, settled
+from .structure import Structure, recognised_structure
+from .video import VIDEO_SUFFIXES, write_frames
+
+_LOG = logging.getLogger(__name__)
+_GROWS_FROM = 0.2
+_LEAST_COVERED = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotosConfig:
+    """How photographs become a capture.
+
+    `rig`: several cameras took every stop together (None: see whether their file names say so). `incremental` skips
+    global mapping. `masks` is a folder other than ``masks`` in the photographs' own. One of `camera_distance_mm` (the
+    cameras' median distance from what they look at), `object_height_mm` (highest point above the table) or
+    `metres_per_unit` makes the result metric where no depth does. `n_video_frames` are taken of a video.
+    """
+
+    rig: bool | None = None
+    incremental: bool = False
+    masks: str = ""
+    n_video_frames: int = 100
+    camera_distance_mm: float | None = None
+    object_height_mm: float | None = None
+    metres_per_unit: float | None = None
+    matching: MatchingConfig = field(default_factory=MatchingConfig)
+
+    def __post_init__(self) -> None:
+        given = [
+            n for n in ("camera_distance_mm", "object_height_mm", "metres_per_unit") if getattr(self, n) is not None
+        ]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} both give the scale; keep one")
+        for name in given:
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must be above 0")
+
+    @property
+    def size(self) -> KnownSize:
+        return KnownSize(
+            camera_distance_mm=self.camera_distance_mm,
+            object_height_mm=self.object_height_mm,
+            metres_per_unit=self.metres_per_unit,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotosResult:
+    """The capture (layout "photos"), its sparse points in world units, and what was found on the way.
+
+    `kind` is "rig, turntable", "turntable", "rig, free motion" or "free motion". `axis_off_deg` and
+    `axis_off_share` are the median residuals of the turntable's fit (share of the cameras' distance), None without.
+    """
+
+    capture: Capture
+    points: SparsePoints
+    kind: str
+    n_photos: int
+    n_registered: int
+    mean_error_px: float
+    axis_off_deg: float | None
+    axis_off_share: float | None
+    epipolar_share: float
+    scale: Scale | None
+    findings: tuple[str, ...]
+
+
+def calibrate_photos(
+    source: str | Path, config: PhotosConfig, work_folder: str | Path, depth_cameras: Sequence[DepthCamera] = ()
+) -> PhotosResult:
+    """Poses and lenses of the photographs in a folder (one subfolder per camera) or of a video, from nothing.
+
+    Global mapping, then growing from the views that agree with each other; what contradicts the rig's rigidity, the
+    one axis of a turntable, epipolar geometry or the silhouettes is left out by name, however small its reprojection
+    error. The world is metric where `depth_cameras` or the config say how large it is.
+
+    Raises:
+        CaptureError: no photographs, or unreadable ones.
+        CalibrationError: fewer than three photographs could be placed.
+
+    Example:
+        >>> result = calibrate_photos("photos/mug", PhotosConfig(), "runs/mug")  # doctest: +SKIP
+        >>> result.capture.left_out  # doctest: +SKIP
+    """
+    work = Path(work_folder)
+    work.mkdir(parents=True, exist_ok=True)
+    root = Path(source)
+    if root.suffix.lower() in VIDEO_SUFFIXES:
+        root = write_frames(root, work / "frames", config.n_video_frames)
+    photos = list_photos(root, rig=config.rig, masks=config.masks)
+    findings = list(photos.findings)
+    database = work / "photos.db"
+    _LOG.info("%d photographs: features", len(photos.photos))
+    findings += find_features(photos, database, config.matching)
+    n_pairs = match_features(photos, database, config.matching)
+    _LOG.info("%d pairs matched: mapping", n_pairs)
+    model, structure = _mapped(photos, database, work, config)
+    _LOG.info("%s: %d views agree; settling", structure.kind, int(structure.agrees.sum()))
+    result = settled(photos, structure, model, database, seed=config.matching.seed)
+    final = recognised_structure(
+        photos, dict(zip(result.names, result.cam_from_world, strict=True)), _shares(structure), config.matching.seed
+    )
+    findings += _views_left_out(photos, structure, result)
+    dropped, lines = _against_silhouettes(photos, result, config)
+    findings += lines
+    dropped |= {n for n, ok in zip(final.names, final.agrees, strict=True) if not ok}
+    world = placed_world(photos, result, final, dropped, config.size, depth_cameras)
+    findings += world.findings
+    turntable = final.turntable
+    return PhotosResult(
+        capture=replace(world.capture, left_out=tuple(findings)),
+        points=world.points,
+        kind=final.kind,
+        n_photos=len(photos.photos),
+        n_registered=len(result.names) - len(dropped),
+        mean_error_px=result.mean_error_px,
+        axis_off_deg=None if turntable is None else float(np.median(turntable.agreement.rotation_deg)),
+        axis_off_share=None if turntable is None else float(np.median(turntable.agreement.centre_share)),
+        epipolar_share=float(np.median(structure.epipolar_share)),
+        scale=world.scale,
+        findings=tuple(findings),
+    )
+
+
+def _shares(structure: Structure) -> dict[str, float]:
+    return dict(zip(structure.names, structure.epipolar_share.tolist(), strict=True))
+
+
+def _mapped(
+    photos: PhotoSet, database: Path, work: Path, config: PhotosConfig
+) -> tuple[pycolmap.Reconstruction, Structure]:
+    """The mapping whose views agree best; each attempt starts from what agreed in the one before."""
+    seed = config.matching.seed
+    best: tuple[pycolmap.Reconstruction, Structure] | None = None
+    for attempt in ("global", "grown", "incremental"):
+        if attempt == "global":
+            if config.incremental:
+                continue
+            guess_focal_lengths(database, seed)
+            model = map_globally(photos, database, work / "global", config.matching, seed)
+        elif attempt == "grown":
+            if best is None or best[1].agrees.mean() < _GROWS_FROM or best[1].agrees.sum() < 3:
+                continue
+            names = {n for n, ok in zip(best[1].names, best[1].agrees, strict=True) if ok}
+            start = without(best[0], {p.name for p in photos.photos} - names)
+            model = map_incrementally(photos, database, work / "grown", config.matching, start)
+        else:
+            model = map_incrementally(photos, database, work / "incremental", config.matching)
+        if model is None or model.num_reg_images() < 3:
+            continue
+        structure = recognised_structure(photos, posed(model), epipolar_shares(model, database), seed)
+        _LOG.info("%s: %d of %d agree", attempt, int(structure.agrees.sum()), len(photos.photos))
+        if best is None or structure.agrees.sum() > best[1].agrees.sum():
+            best = model, structure
+        if best[1].agrees.sum() >= 0.95 * len(photos.photos):
+            break
+    if best is None:
+        raise CalibrationError(
+            f"{photos.root}: none of the {len(photos.photos)} photographs could be placed; take more of them, closer "
+            "together, of an object (or a table) with texture"
+        )
+    return best
+
+
+def _views_left_out(photos: PhotoSet, structure: Structure, result: Settled) -> list[str]:
+    """A line for the views that are not in the result, and for those that the rig put right."""
+    settled_names = set(result.names)
+    wrong = [n for n, ok in zip(structure.names, structure.agrees, strict=True) if not ok]
+    never = [p.name for p in photos.photos if p.name not in structure.names]
+    check = "the rig and its axis" if structure.rig is not None else f"the others ({structure.kind})"
+    lines = []
+    for names, what in (
+        ([n for n in wrong if n not in settled_names], f"posed in contradiction to {check} and left out"),
+        ([n for n in never if n not in settled_names], "could not be placed and left out"),
+        ([n for n in (*wrong, *never) if n in settled_names], "not placed by matching: posed by the rig"),
+    ):
+        if names:
+            lines.append(f"{len(names)} photographs {what}: {listed(names)}")
+    return lines
+
+
+def _against_silhouettes(photos: PhotoSet, result: Settled, config: PhotosConfig) -> tuple[set[str], list[str]]:
+    """Views whose mask the hull of the other views does not cover."""
+    masks = {p.name: p.mask_path for p in photos.photos if p.mask_path is not None and p.name in result.names}
+    if len(masks) < 4:
+        return set(), []
+    by_name = {p.name: p for p in photos.photos}
+    chosen = [i for i, name in enumerate(result.names) if name in masks]
+    black = config.matching.object_is_black
+    shares = silhouette_shares(
+        [(read_grey(path) < 128) == black for i in chosen if (path := masks[result.names[i]])],
+        [
+            camera_of_lens(result.intrinsics[by_name[result.names[i]].sensor], by_name[result.names[i]].size)
+            for i in chosen
+        ],
+        result.cam_from_world[chosen],
+    )
+    off = {result.names[i] for i, share in zip(chosen, shares, strict=True) if share < _LEAST_COVERED}
+    line = f"silhouettes: the other views' hull covers {np.median(shares):.1%} of a mask (median)"
+    lines = [f"{line}; left out as contradicting it: {listed(sorted(off))}" if off else line]
+    if len(off) > 0.3 * len(chosen):
+        return set(), [f"{line}; {len(off)} masks contradict it, too many to be the poses' fault: check the masks"]
+    return off, lines
