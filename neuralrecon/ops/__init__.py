@@ -3,6 +3,10 @@
 One folder an op: `__init__` is the contract, `_torch` the definition, `_cpu` Numba's loops.
 """
 
+from .align_patches import Alignment as Alignment
+from .align_patches import Patches as Patches
+from .align_patches import align_patches as align_patches
+from .align_patches import sample_patches as sample_patches
 from .backends import Backend as Backend
 from .backends import use_backend as use_backend
 from .composite import composite as composite
