@@ -13,13 +13,13 @@ PACKAGE = Path(__file__).resolve().parent.parent / "neuralrecon"
 
 # In the order that data flows (docs: design). A package may import itself and what stands before it.
 ORDER = [
-    "errors", "files", "usage", "objects", "geometry", "ops", "capture", "simulate", "calibrate", "scene", "fields",
-    "render", "train", "extract", "label", "evaluate", "view", "report", "config",
+    "errors", "files", "usage", "objects", "geometry", "ops", "capture", "simulate", "calibrate", "segment", "scene",
+    "fields", "render", "train", "extract", "label", "evaluate", "view", "report", "config",
 ]  # fmt: skip
 # The wiring of the whole chain may import every stage; command lines import everything.
 WIRING = {"train/run.py"}
 HYDRA = {"hydra", "omegaconf"}
-HEAVY = {"hydra", "omegaconf", "pycolmap", "numba", "triton", "nerfacc", "skimage", "trimesh", "h5py", "PIL", "igl"}
+HEAVY = {"hydra", "omegaconf", "pycolmap", "numba", "triton", "nerfacc", "skimage", "trimesh", "h5py", "PIL", "igl", "cv2"}
 
 
 def modules() -> list[Path]:

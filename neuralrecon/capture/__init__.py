@@ -17,6 +17,7 @@ from .plain import read_plain as read_plain
 from .plain import write_plain as write_plain
 from .points import SparsePoints as SparsePoints
 from .points import read_points as read_points
+from .read import has_known_layout as has_known_layout
 from .read import looks_like_photos as looks_like_photos
 from .read import read_capture as read_capture
 from .transforms import read_transforms as read_transforms

@@ -60,6 +60,12 @@ def read_capture(path: str | Path, *, allow_partial: bool = False) -> Capture:
     )
 
 
+def has_known_layout(path: str | Path) -> bool:
+    """Whether `read_capture` knows a reader for the folder, be its calibration whole or not."""
+    root = Path(path)
+    return root.is_dir() and any(is_it(root) for is_it, _ in _LAYOUTS)
+
+
 def looks_like_photos(path: str | Path) -> bool:
     """Photographs or a video, whether calibrated or not.
 
