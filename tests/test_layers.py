@@ -19,7 +19,8 @@ ORDER = [
 # The wiring of the whole chain may import every stage; command lines import everything.
 WIRING = {"train/run.py"}
 HYDRA = {"hydra", "omegaconf"}
-HEAVY = {"hydra", "omegaconf", "pycolmap", "numba", "triton", "nerfacc", "skimage", "trimesh", "h5py", "PIL", "igl", "cv2"}
+KERNELS = {"numba", "triton", "nerfacc"}
+HEAVY = {*HYDRA, *KERNELS, "pycolmap", "cv2", "skimage", "trimesh", "h5py", "PIL", "igl"}
 
 
 def modules() -> list[Path]:
