@@ -95,7 +95,7 @@ def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("on_axis", [True, False])
 def test_the_table_becomes_z_0(on_axis: bool) -> None:
     points, cameras = scene(1)
-    turn = Rotation.random(random_state=3).as_matrix()
+    turn = Rotation.from_rotvec([0.7, -1.9, 0.4]).as_matrix()
     shift = np.array([0.3, -2.0, 1.1])
     looked = turn @ np.array([0.0, 0.0, 0.05]) + shift
     axis = None
@@ -107,7 +107,7 @@ def test_the_table_becomes_z_0(on_axis: bool) -> None:
     assert ground.has_table
     back = ground.world_from_points[:3, :3] @ (turn @ np.eye(3)) @ np.array([0, 0, 1.0])
     # 800 points of 0.2 mm noise over 15 cm: a plane's tilt has sigma 0.2 mm / (7.5 cm sqrt(800)) = 1e-4 rad.
-    assert np.degrees(np.arccos(min(1.0, back[2]))) < (1e-6 if on_axis else 0.03)
+    assert np.degrees(np.arccos(min(1.0, back[2]))) < (1e-5 if on_axis else 0.03)
     origin = ground.world_from_points @ np.append(shift, 1.0)
     assert np.abs(origin[:3]).max() < 1e-4
     assert ground.share == pytest.approx(800 / 1500, abs=0.1)

@@ -59,9 +59,8 @@ class PhotosConfig:
     matching: MatchingConfig = field(default_factory=MatchingConfig)
 
     def __post_init__(self) -> None:
-        given = [
-            n for n in ("camera_distance_mm", "object_height_mm", "metres_per_unit") if getattr(self, n) is not None
-        ]
+        names = ("camera_distance_mm", "object_height_mm", "metres_per_unit")
+        given = [name for name in names if getattr(self, name) is not None]
         if len(given) > 1:
             raise ConfigError(f"{' and '.join(given)} both give the scale; keep one")
         for name in given:
@@ -219,13 +218,11 @@ def _against_silhouettes(photos: PhotoSet, result: Settled, config: PhotosConfig
         return set(), []
     by_name = {p.name: p for p in photos.photos}
     chosen = [i for i, name in enumerate(result.names) if name in masks]
+    own = [by_name[result.names[i]] for i in chosen]
     black = config.matching.object_is_black
     shares = silhouette_shares(
-        [(read_grey(path) < 128) == black for i in chosen if (path := masks[result.names[i]])],
-        [
-            camera_of_lens(result.intrinsics[by_name[result.names[i]].sensor], by_name[result.names[i]].size)
-            for i in chosen
-        ],
+        [(read_grey(masks[p.name]) < 128) == black for p in own],
+        [camera_of_lens(result.intrinsics[p.sensor], p.size) for p in own],
         result.cam_from_world[chosen],
     )
     off = {result.names[i] for i, share in zip(chosen, shares, strict=True) if share < _LEAST_COVERED}

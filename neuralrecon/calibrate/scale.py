@@ -15,7 +15,8 @@ from ..geometry import Camera, Rigid
 
 _LARGEST_STEP = 0.02
 _LEAST_READINGS = 30
-_N_ITERATIONS = 30
+_N_ITERATIONS = 50
+_CONVERGED = 1e-9
 _MEDIAN_TO_SIGMA = 1.4826
 _MEDIAN_SPREAD = 1.2533
 
@@ -57,19 +58,19 @@ def scale_from_depth(views: Sequence[DepthView]) -> Scale:
     Raises:
         CalibrationError: fewer than 30 points fall on readings.
     """
-    scale = _ratios(views, None)
+    by_image = _ratios(views, None)
     for _ in range(_N_ITERATIONS):
-        by_image = _ratios(views, float(np.exp(np.median(np.log(np.concatenate(scale))))) if len(scale) else None)
-        if scale and by_image and np.isclose(_median(by_image), _median(scale), rtol=1e-12, atol=0):
+        before = _median(by_image)
+        by_image = _ratios(views, before)
+        if abs(_median(by_image) / before - 1) < _CONVERGED:
             break
-        scale = by_image
-    medians = np.log([np.median(ratios) for ratios in scale])
+    medians = np.log([np.median(ratios) for ratios in by_image])
     spread = _MEDIAN_TO_SIGMA * float(np.median(np.abs(medians - np.median(medians))))
     return Scale(
-        metres_per_unit=_median(scale),
-        relative_error=_MEDIAN_SPREAD * spread / np.sqrt(len(scale)),
-        n_readings=sum(len(r) for r in scale),
-        n_images=len(scale),
+        metres_per_unit=_median(by_image),
+        relative_error=_MEDIAN_SPREAD * spread / np.sqrt(len(by_image)),
+        n_readings=sum(len(r) for r in by_image),
+        n_images=len(by_image),
     )
 
 
@@ -88,10 +89,9 @@ def _ratios(views: Sequence[DepthView], scale: float | None) -> list[ndarray]:
         rotated = view.depth_from_color.rotate(torch.from_numpy(np.asarray(view.points_in_color, dtype=np.float64)))
         shift = view.depth_from_color.translation.double()
         placed = rotated if scale is None else scale * rotated + shift
-        pixels = view.camera.project(placed).numpy()
-        z = inverse_depth_at(view.depth, pixels)
-        ahead = (placed[:, 2] > 0).numpy() & np.isfinite(z)
-        ratio = (1 / z[ahead] - float(shift[2])) / rotated[ahead, 2].numpy()
+        inverse = inverse_depth_at(view.depth, view.camera.project(placed).numpy())
+        ahead = (placed[:, 2].numpy() > 0) & np.isfinite(inverse)
+        ratio = (1 / inverse[ahead] - float(shift[2])) / rotated[:, 2].numpy()[ahead]
         found.append(ratio[ratio > 0])
     found = [r for r in found if len(r)]
     n = sum(len(r) for r in found)

@@ -12,6 +12,8 @@ _N_TRIALS = 2000
 _THICKNESS = 0.004
 _LEAST_SHARE = 0.08
 _MOST_BELOW = 0.03
+_OWN_SPREAD = 3.0
+_STILL_SAME = 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,13 +93,16 @@ def _lowest_plane(points: ndarray, above: ndarray, thickness: float, seed: int) 
         best = plane if plane[2] > best[2] else best
     for _ in range(5):
         normal, offset, share = best
-        own = points[np.abs(points @ normal - offset) < thickness]
+        height = np.abs(points @ normal - offset)
+        own = points[height < thickness]
+        # What stands on the table reaches into the layer from above: fit the plane's own, narrower spread.
+        own = own[height[height < thickness] <= _OWN_SPREAD * np.median(height[height < thickness])]
         if share == 0.0 or len(own) < 3:
             break
         middle = own.mean(axis=0)
         fitted = np.linalg.svd(own - middle, full_matrices=False)[2][2]
         plane = _scored(points, fitted, float(fitted @ middle), above, thickness)
-        if plane[2] < share:
+        if plane[2] < _STILL_SAME * share:
             break
         best = plane
     return best

@@ -55,8 +55,8 @@ def _decoded(video: Path) -> Iterator[UInt8[np.ndarray, "v u 3"]]:
         import av  # An optional extra, wanted for videos only.
     except ImportError as error:
         raise ConfigError(
-            f"{video}: reading a video needs PyAV, which is not installed; install it (pip install av), or give a folder "
-            "of photographs"
+            f"{video}: reading a video needs PyAV, which is not installed; install it (pip install av), or give a "
+            "folder of photographs"
         ) from error
     try:
         with av.open(str(video)) as container:
