@@ -50,7 +50,7 @@ class Adjusted:
 def adjust(state: RigState, seen: Observations, prior: Prior, *, cauchy: float = 2.0, n_steps: int = 30) -> Adjusted:
     """Levenberg-Marquardt on all free parameters and all points, with Cauchy's loss of scale `cauchy` sigmas.
 
-    `state` is where it starts. Stops after `n_steps` or when the cost falls by less than 1e-5 of itself.
+    `state` is where it starts. Stops after `n_steps` or when the cost falls by less than 1e-6 of itself.
 
     Raises:
         np.linalg.LinAlgError: the normal equations cannot be solved, however damped (parameters that nothing holds).
@@ -73,7 +73,7 @@ def adjust(state: RigState, seen: Observations, prior: Prior, *, cauchy: float =
         state, gain, cost = trial, cost - trial_cost, trial_cost
         costs.append(cost)
         damping = max(damping / 10, _SMALLEST_DAMPING)
-        if gain < 1e-5 * cost:
+        if gain < 1e-6 * cost:
             break
     sensor_sigma, stop_sigma = _spread(state, seen, prior, free, cauchy)
     return Adjusted(state=state, costs=tuple(costs), sensor_sigma=sensor_sigma, stop_sigma=stop_sigma)

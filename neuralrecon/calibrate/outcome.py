@@ -13,19 +13,14 @@ from .rig_state import calibrated
 from .types import Calibration, SensorChange
 
 _LEAST_OBSERVATIONS = 60
-_SAME_TABLE_M, _THIN_M, _LEAST_ON_TABLE = 0.01, 0.0007, 100
 
 
 def reported(
     problem: Problem, before: RigState, adjusted: Adjusted, seen: Observations, links: Observations
 ) -> Calibration:
-    """The result, its world moved so that the table is at z = 0. `before` is the rig as given, `links` are of depth."""
+    """The result in figures and in world units. `before` is the rig as given, `links` are those of depth images."""
     state, capture = adjusted.state, problem.capture
-    shift = table_shift(problem, state)
-    moved = np.eye(4)
-    moved[2, 3] = -shift
-    new = calibrated(capture, state, problem.room, moved)
-    world_from_axis = moved @ inverted(problem.room.axis_from_world)
+    world_from_axis = inverted(problem.room.axis_from_world)
     changes = tuple(_change(problem, before, adjusted, seen.and_(links), i) for i in range(len(capture.sensors)))
     figures = {
         "n_points": float(len(state.points)),
@@ -33,12 +28,11 @@ def reported(
         "n_depth_readings": float(len(links)),
         "residual_before_px": _typical(before, seen),
         "residual_after_px": _typical(state, seen),
-        "table_moved_mm": shift / problem.per_mm,
         "stops_off_axis_deg": problem.room.off_axis_deg,
         "stops_off_axis_mm": problem.room.off_axis_m / problem.per_mm,
     }
     return Calibration(
-        capture=new,
+        capture=calibrated(capture, state, problem.room),
         points=_sparse_points(problem, state, seen, world_from_axis),
         method="rig",
         sensors=changes,
@@ -101,17 +95,3 @@ def _colors(problem: Problem, seen: Observations, n_points: int) -> np.ndarray:
         u, v = np.floor(seen.pixel[own]).astype(int).T
         rgb[seen.point[own]] = photograph[v.clip(0, photograph.shape[0] - 1), u.clip(0, photograph.shape[1] - 1)]
     return rgb
-
-
-def table_shift(problem: Problem, state: RigState) -> float:
-    """How far the table, where it was z = 0, lies above z = 0 now; 0 if it cannot be seen. World units."""
-    if not problem.capture.has_table:
-        return 0.0
-    world_from_axis = inverted(problem.room.axis_from_world)
-    z = state.points @ world_from_axis[2, :3] + world_from_axis[2, 3]
-    z = z[np.abs(z) < _SAME_TABLE_M]
-    if len(z) < _LEAST_ON_TABLE:
-        return 0.0
-    height = float(z[np.argmax([(np.abs(z - one) < _THIN_M).sum() for one in z])])
-    on_table = np.abs(z - height) < _THIN_M
-    return float(np.median(z[on_table])) if on_table.sum() >= _LEAST_ON_TABLE else 0.0

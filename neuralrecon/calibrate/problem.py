@@ -27,6 +27,7 @@ class Problem:
     capture: Capture
     room: Room
     prior: Prior
+    stops: Stops
     per_mm: float
     config: CalibrateConfig
     photographs: dict[tuple[int, int], int]
@@ -49,6 +50,7 @@ class Problem:
             capture=capture,
             room=room,
             prior=_prior(capture, start, stops, config, per_mm),
+            stops=stops,
             per_mm=per_mm,
             config=config,
             photographs={at: i for i, at in enumerate(place) if kinds[i] == SensorKind.color},

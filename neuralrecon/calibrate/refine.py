@@ -14,6 +14,7 @@ from .adjust import Adjusted, adjust
 from .checks import inverted, looked_at
 from .depth_links import link_depth
 from .features import extract_features, match_features, read_keypoints
+from .gauge import with_gauge
 from .outcome import reported
 from .pairs import pairs_by_rig
 from .problem import Problem
@@ -30,12 +31,12 @@ from .tracks import (
     spread_over_space,
     triangulate,
 )
-from .types import CalibrateConfig, Calibration
+from .types import CalibrateConfig, Calibration, Stops
 
 log = logging.getLogger(__name__)
 
-_SIFT_SIGMA_PX, _PATCH_SIGMA_PX = 1.0, 0.3  # the latter for errors that neighbouring patches share
-_DEPTH_SIGMA_M = 0.01  # a hundred times as sure as one reading are thousands of them: their errors are shared
+_SIFT_SIGMA_PX, _PATCH_SIGMA_PX = 1.0, 0.15
+_DEPTH_SIGMA_MM = 10.0  # of one reading at 0.8 m: ten times its noise, as thousands of readings share their errors
 _SHORTEST = 3
 _LEAST_ANGLE_DEG = 4.0
 _LEAST_MATCHES = 100
@@ -58,6 +59,8 @@ def refine(capture: Capture, config: CalibrateConfig, folder: Path) -> Calibrati
         adjusted, seen = by_patches(problem, state, seen)
         state = adjusted.state
     adjusted, links = with_depth(problem, state, seen)
+    if problem.stops == Stops.axis:
+        adjusted = replace(adjusted, state=with_gauge(problem, adjusted.state))
     before = _given(problem, adjusted.state, seen)
     return reported(problem, before, adjusted, seen, links)
 
@@ -101,17 +104,17 @@ def by_features(problem: Problem, keypoints: Keypoints, matches: np.ndarray) -> 
     state = problem.prior.mean
     f = float(np.median(state.intrinsics[[s for s, _ in problem.photographs], 0]))
     wide = f * 3 * (np.radians(problem.config.turn_deg) + problem.config.shift_mm / 800)
-    for within_px, n_steps in ((max(wide, 4.0), 8), (6.0, 10), (3.0, 10)):
+    few = problem.config.n_points // 3
+    for within_px, n_points, n_steps in ((max(wide, 4.0), few, 10), (6.0, few, 10), (3.0, problem.config.n_points, 3)):
         joined = matches[off_epipolar_px(state, keypoints, matches) < within_px]
         which, track = join_tracks(keypoints, joined, shortest=_SHORTEST)
         seen = keypoints.seen(which, track, _SIFT_SIGMA_PX)
         state = state.with_points(triangulate(state, seen, int(track.max(initial=-1)) + 1))
         keep = fitting(state, seen, within_px=1.5 * within_px, least_angle_deg=_LEAST_ANGLE_DEG, shortest=_SHORTEST)
         state, seen = renumbered(state, seen[keep])
-        chosen = spread_over_space(state.points, np.bincount(seen.point), problem.config.n_points)
+        chosen = spread_over_space(state.points, np.bincount(seen.point), n_points)
         state, seen = renumbered(state, seen[chosen[seen.point]])
-        adjusted = adjust(state, seen, problem.prior, n_steps=n_steps)
-        state = adjusted.state
+        state = adjust(state, seen, problem.prior, n_steps=n_steps).state
         log.info("%d points, %d observations: %s", len(state.points), len(seen), told(state, seen))
     return state, seen
 
@@ -137,7 +140,7 @@ def with_depth(problem: Problem, state: RigState, seen: Observations) -> tuple[A
             problem.depths,
             problem.read_depth,
             tolerance_m=tolerance_mm * problem.per_mm,
-            sigma_m=lambda z: _DEPTH_SIGMA_M * (z / 0.8) ** 2,
+            sigma_m=lambda z: _DEPTH_SIGMA_MM * problem.per_mm * (z / (800 * problem.per_mm)) ** 2,
         )
         adjusted = adjust(adjusted.state, seen.and_(links), problem.prior)
         log.info("%d depth readings: %s", len(links), told(adjusted.state, links))

@@ -58,15 +58,15 @@ def state_of(capture: Capture, *, turntable: bool) -> tuple[RigState, Room]:
     )
 
 
-def calibrated(capture: Capture, state: RigState, room: Room, new_from_old_world: Float[np.ndarray, "4 4"]) -> Capture:
-    """The capture with a state's calibration, its world moved by `new_from_old_world`."""
+def calibrated(capture: Capture, state: RigState, room: Room) -> Capture:
+    """The capture with a state's calibration."""
     room_from_rig = inverted(room.rig_from_room)
     sensor_from_room = np.tile(np.eye(4), (len(capture.sensors), 1, 1))
     sensor_from_room[:, :3, :3] = state.sensor_rotation
     sensor_from_room[:, :3, 3] = -np.einsum("sij,sj->si", state.sensor_rotation, state.sensor_center)
     stop = np.tile(np.eye(4), (len(capture.frames), 1, 1))
     stop[:, :3, :3], stop[:, :3, 3] = state.stop_rotation, state.stop_translation
-    rig_from_world = room.rig_from_room @ stop @ room.axis_from_world @ inverted(new_from_old_world)
+    rig_from_world = room.rig_from_room @ stop @ room.axis_from_world
     return replace(
         capture,
         sensors=tuple(
