@@ -29,6 +29,7 @@ _LEAST_INLIERS = 20
 _FOCAL_RATIOS = (0.4, 2.5)
 _EPIPOLAR_PX = 4.0
 _LARGE_PX = 1000
+_TRACKS_PER_VIEW = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ def _keep_moving(photos: PhotoSet, database: Path, config: MatchingConfig) -> li
         if config.features_in_masks_only:
             for p in photos.photos:
                 if p.mask_path is not None:
-                    keep[p.name] &= _inside(p.mask_path, keypoints[p.name][:, :2], config.object_is_black)
+                    keep[p.name] &= _inside(p.mask_path, keypoints[p.name][:, :2], p.object_is_black)
         db.clear_keypoints()
         db.clear_descriptors()
         with pycolmap.DatabaseTransaction(db):
@@ -200,6 +201,7 @@ def map_globally(
     options.min_num_matches = _LEAST_INLIERS
     mapper = options.mapper
     mapper.num_threads = n_threads()
+    mapper.track_required_tracks_per_view = _TRACKS_PER_VIEW
     mapper.bundle_adjustment.ceres.solver_options.num_threads = n_threads()
     mapper.bundle_adjustment.ceres.use_gpu = mapper.global_positioning.use_gpu = False
     for nested in (mapper, mapper.global_positioning, mapper.rotation_averaging, mapper.retriangulation):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..capture.findings import listed
@@ -32,6 +32,7 @@ class Photo:
     sensor: str
     size: tuple[int, int]
     mask_path: Path | None = None
+    object_is_black: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class PhotoSet:
         return tuple(sorted({p.stop for p in self.photos}, key=in_order))
 
 
-def list_photos(root: Path, *, rig: bool | None = None, masks: str = "") -> PhotoSet:
+def list_photos(root: Path, *, rig: bool | None = None, masks: str = "", object_is_black: bool = False) -> PhotoSet:
     """The JPEG and PNG files of a folder, or of its subfolders (one camera each).
 
     Files named ``camera_number`` (N1_0.jpg, N2_0.jpg, ...) in one folder are of several cameras if two or more of
@@ -74,7 +75,7 @@ def list_photos(root: Path, *, rig: bool | None = None, masks: str = "") -> Phot
         )
     named = _cameras_and_stops(root, files)
     mask_root = Path(masks) if masks else root / _MASKS
-    photos = [_photo(root, file, *named[file], mask_root) for file in files]
+    photos = [replace(_photo(root, f, *named[f], mask_root), object_is_black=object_is_black) for f in files]
     photos.sort(key=lambda p: (in_order(p.sensor), in_order(p.stop)))
     is_rig, line = _is_rig(root, photos, rig)
     n_masks = sum(p.mask_path is not None for p in photos)

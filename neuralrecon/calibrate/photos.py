@@ -119,7 +119,7 @@ def calibrate_photos(
     root = Path(source)
     if root.suffix.lower() in VIDEO_SUFFIXES:
         root = write_frames(root, work / "frames", config.n_video_frames)
-    photos = list_photos(root, rig=config.rig, masks=config.masks)
+    photos = list_photos(root, rig=config.rig, masks=config.masks, object_is_black=config.matching.object_is_black)
     findings = list(photos.findings)
     database = work / "photos.db"
     _LOG.info("%d photographs: features", len(photos.photos))
@@ -133,7 +133,7 @@ def calibrate_photos(
         photos, dict(zip(result.names, result.cam_from_world, strict=True)), _shares(structure), config.matching.seed
     )
     findings += _views_left_out(photos, structure, result)
-    dropped, lines = _against_silhouettes(photos, result, config)
+    dropped, lines = _against_silhouettes(photos, result)
     findings += lines
     dropped |= {n for n, ok in zip(final.names, final.agrees, strict=True) if not ok}
     world = placed_world(photos, result, final, dropped, config.size, depth_cameras)
@@ -211,7 +211,7 @@ def _views_left_out(photos: PhotoSet, structure: Structure, result: Settled) -> 
     return lines
 
 
-def _against_silhouettes(photos: PhotoSet, result: Settled, config: PhotosConfig) -> tuple[set[str], list[str]]:
+def _against_silhouettes(photos: PhotoSet, result: Settled) -> tuple[set[str], list[str]]:
     """Views whose mask the hull of the other views does not cover."""
     masks = {p.name: p.mask_path for p in photos.photos if p.mask_path is not None and p.name in result.names}
     if len(masks) < 4:
@@ -219,9 +219,8 @@ def _against_silhouettes(photos: PhotoSet, result: Settled, config: PhotosConfig
     by_name = {p.name: p for p in photos.photos}
     chosen = [i for i, name in enumerate(result.names) if name in masks]
     own = [by_name[result.names[i]] for i in chosen]
-    black = config.matching.object_is_black
     shares = silhouette_shares(
-        [(read_grey(masks[p.name]) < 128) == black for p in own],
+        [(read_grey(masks[p.name]) < 128) == p.object_is_black for p in own],
         [camera_of_lens(result.intrinsics[p.sensor], p.size) for p in own],
         result.cam_from_world[chosen],
     )

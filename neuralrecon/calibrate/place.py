@@ -219,7 +219,13 @@ def _taken_apart(
         for name, pose in sorted(rig_from_world.items(), key=lambda item: in_order(item[0]))
     )
     images = tuple(
-        Image(sensor=names[v.sensor], frame=frame, path=v.path, mask_path=v.mask_path)
+        Image(
+            sensor=names[v.sensor],
+            frame=frame,
+            path=v.path,
+            mask_path=v.mask_path,
+            object_is_black=v.mask_path is not None and v.object_is_black,
+        )
         for v, frame in zip(views, frame_names, strict=True)
     )
     return sensors, frames, images
