@@ -18,11 +18,11 @@ from PIL import Image as Picture
 from PIL import ImageDraw
 from trimesh.visual import ColorVisuals
 
-from neuralrecon.capture import Capture, SensorKind, read_capture, read_color, read_mask
+from neuralrecon.capture import Capture, SensorKind, read_color, read_mask
 from neuralrecon.evaluate import read_mesh
 from neuralrecon.files import replacing
 from neuralrecon.label import OccupancyLabels, Solid
-from neuralrecon.train.run_folder import LABEL_FOLDER, MESH_FILE, origin_of
+from neuralrecon.train.run_folder import LABEL_FOLDER, MESH_FILE, used_capture
 
 _LARGEST_BYTES = 300_000
 _SUPERSAMPLE = 2
@@ -45,7 +45,7 @@ def main() -> None:
     labels = OccupancyLabels.load(args.run / LABEL_FOLDER / "labels.npz")
     view = Viewpoint.around(mesh, args.azimuth, args.side)
     panels = [
-        photographs(read_capture(origin_of(args.run)[1]), args.side),
+        photographs(used_capture(args.run), args.side),
         shaded(mesh, view),
         points(labels, view),
     ]

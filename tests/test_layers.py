@@ -17,7 +17,7 @@ ORDER = [
     "fields", "render", "train", "extract", "label", "evaluate", "view", "report", "config",
 ]  # fmt: skip
 # The wiring of the whole chain may import every stage; command lines import everything.
-WIRING = {"train/run.py"}
+WIRING = {"train/run.py", "train/run_config.py"}
 HYDRA = {"hydra", "omegaconf"}
 KERNELS = {"numba", "triton", "nerfacc"}
 HEAVY = {*HYDRA, *KERNELS, "pycolmap", "cv2", "skimage", "trimesh", "h5py", "PIL", "igl"}

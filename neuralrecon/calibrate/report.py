@@ -73,7 +73,7 @@ def read_report(file: Path, capture: Capture, points: SparsePoints) -> Calibrati
     optional = {"residual_before", "residual_after"}
     try:
         told = json.loads(file.read_text(encoding="utf-8"))
-        sensors = [
+        sensors: list[dict[str, Any]] = [
             {key: math.nan if value is None and key not in optional else value for key, value in sensor.items()}
             for sensor in told["sensors"]
         ]
@@ -105,7 +105,7 @@ def unmoved(capture: Capture, points: SparsePoints) -> tuple[SensorChange, ...]:
     """A report of sensors that had no calibration before: their residuals alone."""
     off = np.linalg.norm(residuals_px(capture, points), axis=1)
     sensor_of = np.array([image.sensor for image in capture.images])[points.image_index]
-    unknown = {f.name: math.nan for f in fields(SensorChange) if f.type == "float"}
+    unknown: dict[str, Any] = {f.name: math.nan for f in fields(SensorChange) if f.type == "float"}
     return tuple(
         SensorChange(
             name=sensor.name,

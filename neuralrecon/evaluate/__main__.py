@@ -10,7 +10,7 @@ from ..capture import read_capture
 from ..config import Command, part_of
 from ..errors import ConfigError
 from ..train.run import TRUTH_FILE
-from ..train.run_folder import MESH_FILE, origin_of, plain, require_run
+from ..train.run_folder import MESH_FILE, origin_of, plain, require_run, used_capture
 from . import EvaluateConfig, evaluate_files, write_report
 
 
@@ -47,7 +47,11 @@ def main(config: EvaluateCommand) -> float:
             raise ConfigError(f"{key}={file}: no such file")
     assert mesh is not None
     assert truth is not None
-    settings, capture = part_of(config, EvaluateConfig), read_capture(root) if root else None
+    settings = part_of(config, EvaluateConfig)
+    if config.run is not None and config.capture is None:
+        capture = used_capture(config.run)
+    else:
+        capture = read_capture(root) if root else None
     report = evaluate_files(mesh, truth, settings, capture=capture)
     for title, scores in (("as it is", report.raw), ("aligned", report.aligned)):
         if scores is not None:

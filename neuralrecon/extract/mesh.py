@@ -72,20 +72,28 @@ def extract_mesh(fit: Fit, config: MeshConfig | None = None) -> trimesh.Trimesh:
         raise MeshError(f"{fit.name}: the mesh did not come out closed; try another voxel_mm or no target_faces")
     if config.vertex_colors and len(fit.view_origins):
         mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=_vertex_colors(fit, mesh))
+    mesh.metadata["unit"] = "m" if fit.is_metric else "unscaled"
     size = " x ".join(f"{length:.4g}" for length in mesh.extents)
     log.info("mesh: %d faces, %s %s, closed", len(mesh.faces), size, "m" if fit.is_metric else "world units")
     return mesh
 
 
 def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
-    """Write in the format of the suffix: .ply, .obj, .glb or .stl (which has no colours). Units are metres.
+    """Write in the format of the suffix: .ply, .obj, .glb or .stl (which has no colours).
+
+    Units are metres; if `metadata` says that the mesh is unscaled, a comment says so too (.ply), or the extras (.glb).
 
     Raises:
         MeshError: another suffix.
     """
     if path.suffix not in (".ply", ".obj", ".glb", ".stl"):
         raise MeshError(f"{path}: meshes are written as .ply, .obj, .glb or .stl")
-    mesh.export(path)
+    if path.suffix == ".ply" and mesh.metadata.get("unit") == "unscaled":
+        data = mesh.export(file_type="ply")
+        assert isinstance(data, bytes)
+        path.write_bytes(data.replace(b"comment ", b"comment unit unscaled: not metres\ncomment ", 1))
+    else:
+        mesh.export(path)
 
 
 def sample_sdf(fit: Fit, voxel: float) -> tuple[Float32[np.ndarray, "x y z"], np.ndarray, float]:

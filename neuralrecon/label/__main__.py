@@ -10,7 +10,7 @@ from ..capture import read_capture
 from ..config import Command, part_of
 from ..errors import ConfigError
 from ..evaluate import read_mesh
-from ..train.run_folder import LABEL_FOLDER, MESH_FILE, origin_of, require_run
+from ..train.run_folder import LABEL_FOLDER, MESH_FILE, origin_of, require_run, used_capture
 from . import LabelConfig, write_labels
 
 
@@ -44,9 +44,10 @@ def main(config: LabelCommand) -> float:
     file = config.mesh or Path(config.run or "") / MESH_FILE
     if not file.is_file():
         raise ConfigError(f"mesh={file}: no such file")
-    name, root = origin_of(config.run) if config.run else (file.stem, None)
-    root = config.capture or root
-    capture = read_capture(root) if root else None
+    name = origin_of(config.run)[0] if config.run else file.stem
+    capture = read_capture(config.capture) if config.capture else None
+    if capture is None and config.run is not None:
+        capture = used_capture(config.run)
     folder = config.out or file.parent / LABEL_FOLDER
     name = config.name or name.rpartition("/")[2]
     mesh = read_mesh(file)

@@ -8,23 +8,39 @@ import logging
 import math
 import os
 import platform
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ..capture import Capture, read_capture
 from ..errors import CaptureError, ConfigError
-from ..evaluate import Closedness, EvaluateConfig, MeshReport, closedness, evaluate_files
+from ..evaluate import Closedness, MeshReport, closedness, evaluate_files
 from ..evaluate.views import ViewReport, evaluate_views
-from ..extract import MeshConfig, extract_mesh, write_mesh
+from ..extract import extract_mesh, write_mesh
 from ..files import replacing
-from ..label import LabelConfig, LabelSummary, write_labels
-from ..scene import Scene, SceneConfig
-from ..simulate import SimulateConfig, simulate
-from . import Fit, FitConfig, fit
+from ..label import LabelSummary, write_labels
+from ..scene import Scene
+from ..segment import segment
+from ..simulate import simulate
+from . import Fit, fit
 from .checkpoint import FIT_FILE, load_training
-from .run_folder import FIT_FOLDER, LABEL_FOLDER, LOG_FILE, MESH_FILE, RunFolder, Stages, as_yaml, kept_log, plain
+from .prepared import CalibrationFrom, Prepared, from_photos, is_from_photos, lacks_outlines, refined
+from .run_config import MeshFormat as MeshFormat
+from .run_config import ObjectConfig as ObjectConfig
+from .run_config import RunConfig as RunConfig
+from .run_folder import (
+    CALIBRATION_FOLDER,
+    FIT_FOLDER,
+    LABEL_FOLDER,
+    LOG_FILE,
+    MASK_FOLDER,
+    MESH_FILE,
+    RunFolder,
+    Stages,
+    as_yaml,
+    kept_log,
+    plain,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -33,70 +49,11 @@ _ARCHIVES = {
     "bigbird": "http://rll.berkeley.edu/bigbird/",
     "ycb": "https://www.ycbbenchmarks.com/object-models/",
 }
-_VERSIONS_OF = ("neuralrecon", "torch", "numpy", "scipy", "numba", "trimesh", "libigl", "scikit-image", "hydra-core")
-
-
-class MeshFormat(StrEnum):
-    """File formats that meshes are written in."""
-
-    ply = "ply"
-    obj = "obj"
-    glb = "glb"
-    stl = "stl"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ObjectConfig:
-    """An object of a data set. `folder` is relative to the data root; objects of the set "demo" are simulated there."""
-
-    name: str = ""
-    set: str = ""
-    folder: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunConfig:
-    """Everything that a run depends on.
-
-    Attributes:
-        object: which object of a data set.
-        capture: any capture folder, in place of an object.
-        data: the data root, which holds bigbird/, ycb/ and demo/; NEURALRECON_DATA if that is set.
-        out: the output folder; by default a dated one in outputs/.
-        overwrite: whether a finished run in `out` may be replaced.
-        seed: of everything random.
-        allow_partial: go on with a capture in which files are broken; what was left out is listed in the summary.
-        sensors: the sensors to use, such as [N1,N3,NP5]; all if empty.
-        every_nth_stop: use every n-th stop of the turntable.
-        downscale: divide the sides of the photographs by this.
-        formats: further formats of the mesh, beside mesh.ply.
-        simulate: how a demo object's capture is made.
-    """
-
-    object: ObjectConfig = field(default_factory=ObjectConfig)
-    capture: Path | None = None
-    data: Path = field(default_factory=lambda: Path(os.environ.get("NEURALRECON_DATA", "data")))
-    out: Path | None = None
-    overwrite: bool = False
-    seed: int = 0
-    allow_partial: bool = False
-    sensors: list[str] = field(default_factory=list)
-    every_nth_stop: int = 1
-    downscale: int = 1
-    formats: list[MeshFormat] = field(default_factory=list)
-    simulate: SimulateConfig = field(default_factory=SimulateConfig)
-    scene: SceneConfig = field(default_factory=SceneConfig)
-    fit: FitConfig = field(default_factory=FitConfig)
-    mesh: MeshConfig = field(default_factory=MeshConfig)
-    label: LabelConfig = field(default_factory=LabelConfig)
-    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-
-    def __post_init__(self) -> None:
-        if self.seed < 0 or self.every_nth_stop < 1 or self.downscale < 1:
-            raise ConfigError(
-                f"seed must be 0 or more, every_nth_stop and downscale 1 or more; "
-                f"got {self.seed}, {self.every_nth_stop} and {self.downscale}"
-            )
+_VERSIONS_OF = (
+    "neuralrecon", "torch", "numpy", "scipy", "numba", "trimesh", "libigl", "scikit-image", "hydra-core", "pycolmap",
+    "opencv-python-headless",
+)  # fmt: skip
+_UNSCALED = "unscaled: the world is not in metres; mm and cm3 of mesh, labels and figures are none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,16 +62,21 @@ class RunSummary:
 
     `seconds` and `peak_memory_mb` are per stage; the latter is the most that the process had held by the stage's end.
     `report` is None without ground truth, `views` without photographs held out. `left_out` is what the capture lacks.
+    `calibration` is given, refined or photos; `unit` of the world and the mesh is m or unscaled. `size_mm` is None if
+    that is not known.
     """
 
     name: str
     folder: Path
     capture: Path
     n_images: int
+    calibration: str
+    unit: str
     is_metric: bool
+    warnings: tuple[str, ...]
     left_out: tuple[str, ...]
     mesh: Closedness
-    size_mm: tuple[float, ...]
+    size_mm: tuple[float, ...] | None
     labels: LabelSummary
     report: MeshReport | None
     views: ViewReport | None
@@ -146,28 +108,49 @@ def run(config: RunConfig) -> RunSummary:
     """
     stages = Stages()
     with kept_log() as log_to:
-        name = config.object.name if config.capture is None else config.capture.resolve().name
+        name = config.object.name if config.capture is None else config.capture.resolve().stem
         folder = RunFolder.chosen(config.out, name, _settings(config), overwrite=config.overwrite)
         with stages.timed("capture"):
-            capture = _capture(config)
-        with stages.timed("scene"):
-            scene = Scene.from_capture(capture, config.scene)
+            path = _capture_folder(config)
+            known = None if is_from_photos(path, config.calibration) else _capture(path, config)
         folder.open()
         log_to(folder.path / LOG_FILE)
+        prepared = _prepared(path, known, config, folder.path, stages)
+        folder.write_capture(prepared.capture)
+        with stages.timed("scene"):
+            scene = Scene.from_capture(prepared.capture, config.scene)
         with stages.timed("fit"):
             result = _fit(scene, config, folder.path / FIT_FOLDER)
-        summary = replace(_products(result, scene, capture, config, folder, stages), name=name)
+        summary = replace(_products(result, scene, prepared, config, folder, stages), name=name)
         folder.finish(summary)
         _log.info("%s: done in %.0f s; all is in %s", name, sum(stages.seconds.values()), folder.path)
+        for line in summary.warnings:
+            _log.warning("warning: %s", line)
         return summary
+
+
+def _prepared(path: Path, known: Capture | None, config: RunConfig, folder: Path, stages: Stages) -> Prepared:
+    """The capture with poses and outlines; photographs of the path if it is not known yet."""
+    if known is None:
+        with stages.timed("calibration"):
+            prepared = from_photos(path, config.photos, folder / CALIBRATION_FOLDER)
+        prepared = replace(prepared, capture=_restricted(prepared.capture, config))
+    elif config.calibration == CalibrationFrom.given:
+        prepared = Prepared(capture=known, calibration="given", warnings=())
+    else:
+        with stages.timed("calibration"):
+            prepared = refined(known, config.calibration, config.calibrate, folder / CALIBRATION_FOLDER)
+    if not lacks_outlines(prepared.capture):
+        return prepared
+    with stages.timed("segmentation"):
+        return replace(prepared, capture=segment(prepared.capture, config.segment, folder / MASK_FOLDER))
 
 
 def _settings(config: RunConfig) -> str:
     return as_yaml(replace(config, out=None, overwrite=False))
 
 
-def _capture(config: RunConfig) -> Capture:
-    path = _capture_folder(config)
+def _capture(path: Path, config: RunConfig) -> Capture:
     try:
         capture = read_capture(path, allow_partial=config.allow_partial)
     except CaptureError as error:
@@ -176,6 +159,10 @@ def _capture(config: RunConfig) -> Capture:
         raise
     for line in capture.left_out:
         _log.info("left out: %s", line)
+    return _restricted(capture, config)
+
+
+def _restricted(capture: Capture, config: RunConfig) -> Capture:
     sensors = config.sensors or None
     return capture.restricted(sensors=sensors, every_nth_stop=config.every_nth_stop, downscale=config.downscale)
 
@@ -221,9 +208,10 @@ def _fit(scene: Scene, config: RunConfig, folder: Path) -> Fit:
 
 
 def _products(
-    result: Fit, scene: Scene, capture: Capture, config: RunConfig, folder: RunFolder, stages: Stages
+    result: Fit, scene: Scene, prepared: Prepared, config: RunConfig, folder: RunFolder, stages: Stages
 ) -> RunSummary:
     """Mesh, labels and evaluation of a fit, in its folder."""
+    capture = prepared.capture
     with stages.timed("mesh"):
         mesh = extract_mesh(result, config.mesh)
         for name in dict.fromkeys([MESH_FILE, *(f"mesh.{suffix}" for suffix in config.formats)]):
@@ -248,10 +236,13 @@ def _products(
         folder=folder.path,
         capture=capture.root.resolve(),
         n_images=len(capture.images),
+        calibration=prepared.calibration,
+        unit="m" if capture.is_metric else "unscaled",
         is_metric=capture.is_metric,
+        warnings=prepared.warnings if capture.is_metric else (*prepared.warnings, _UNSCALED),
         left_out=capture.left_out,
         mesh=closedness(mesh),
-        size_mm=tuple(round(float(length) * 1e3, 2) for length in mesh.extents),
+        size_mm=tuple(round(float(length) * 1e3, 2) for length in mesh.extents) if capture.is_metric else None,
         labels=labels,
         report=report,
         views=views,

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from datetime import datetime
 from enum import Enum
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
+from ..capture import Capture, read_capture
+from ..capture.description import capture_of, described, read_json
 from ..errors import ConfigError, NeuralReconError
 from ..files import replacing
 from ..usage import nearest
 
 CONFIG_FILE, SUMMARY_FILE, LOG_FILE = "config.yaml", "summary.json", "log.txt"
 FIT_FOLDER, LABEL_FOLDER, MESH_FILE = "fit", "labels", "mesh.ply"
+# These know by themselves what they were made from, and are taken again by any run for which they are right.
+CALIBRATION_FOLDER, MASK_FOLDER = "calibration", "masks"
+CAPTURE_FILE = "capture_used.json"
 # what a run writes, and what overwriting takes away
-_OURS = (CONFIG_FILE, SUMMARY_FILE, LOG_FILE, FIT_FOLDER, LABEL_FOLDER, "mesh.*")
+_OURS = (CONFIG_FILE, SUMMARY_FILE, LOG_FILE, CAPTURE_FILE, FIT_FOLDER, LABEL_FOLDER, "mesh.*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +81,19 @@ class RunFolder:
         with replacing(self.path / name) as temporary:
             temporary.write_text(text)
 
+    def write_capture(self, capture: Capture) -> None:
+        """The capture as the run has it, with its calibration and outlines: `used_capture` reads it."""
+        masks = (i.mask_path for i in capture.images if i.mask_path is not None)
+        files = [capture.root, *(i.path for i in capture.images), *masks]
+        base = Path(os.path.commonpath([file.resolve() for file in files]))
+        told = {
+            "base": str(base),
+            "root": str(capture.root.resolve()),
+            "layout": capture.layout,
+            "capture": [described(replace(capture, points_path=None), base)],
+        }
+        self.write_text(CAPTURE_FILE, json.dumps(told, indent=1) + "\n")
+
     def finish(self, summary: Any) -> None:
         """Write summary.json, the sign that all is there."""
         self.write_text(SUMMARY_FILE, json.dumps(plain(summary), indent=2) + "\n")
@@ -100,6 +119,23 @@ def origin_of(folder: Path) -> tuple[str, Path]:
     require_run(folder, SUMMARY_FILE)
     summary = json.loads((folder / SUMMARY_FILE).read_text())
     return summary["name"], Path(summary["capture"])
+
+
+def used_capture(folder: Path) -> Capture:
+    """The capture that a finished run reconstructed, calibrated and outlined as it was there.
+
+    Raises:
+        ConfigError: the folder is no finished run's.
+        CaptureError: its capture is not described, or wrongly.
+    """
+    _, root = origin_of(folder)
+    file = folder / CAPTURE_FILE
+    if not file.exists():
+        return read_capture(root)
+    told = read_json(file, "description of the run's capture")
+    base, layout = Path(told.text("base")), told.text("layout")
+    [entry] = told.entries("capture")
+    return replace(capture_of(entry, base, layout), root=Path(told.text("root")))
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,92 @@
+"""Everything that a run depends on, as one value."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from ..calibrate import CalibrateConfig, PhotosConfig
+from ..errors import ConfigError
+from ..evaluate import EvaluateConfig
+from ..extract import MeshConfig
+from ..label import LabelConfig
+from ..scene import SceneConfig
+from ..segment import SegmentConfig
+from ..simulate import SimulateConfig
+from . import FitConfig
+from .prepared import CalibrationFrom
+
+
+class MeshFormat(StrEnum):
+    """File formats that meshes are written in."""
+
+    ply = "ply"
+    obj = "obj"
+    glb = "glb"
+    stl = "stl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectConfig:
+    """An object of a data set. `folder` is relative to the data root; objects of the set "demo" are simulated there."""
+
+    name: str = ""
+    set: str = ""
+    folder: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything that a run depends on.
+
+    Attributes:
+        object: which object of a data set.
+        capture: any capture folder, in place of an object.
+        data: the data root, which holds bigbird/, ycb/ and demo/; NEURALRECON_DATA if that is set.
+        out: the output folder; by default a dated one in outputs/.
+        overwrite: whether a finished run in `out` may be replaced.
+        seed: of everything random.
+        allow_partial: go on with a capture in which files are broken; what was left out is listed in the summary.
+        sensors: the sensors to use, such as [N1,N3,NP5]; all if empty.
+        every_nth_stop: use every n-th stop of the turntable.
+        downscale: divide the sides of the photographs by this.
+        formats: further formats of the mesh, beside mesh.ply.
+        calibration: the capture's own (given), that one refined, or a new one from the photographs alone (photos);
+            auto refines, and takes the given one where too little can be matched. Photographs without a calibration
+            are calibrated from nothing, but for refine.
+        simulate: how a demo object's capture is made.
+        calibrate: how a calibration is refined.
+        photos: how photographs are calibrated from nothing.
+        segment: how outlines are found if no photograph has a mask.
+    """
+
+    object: ObjectConfig = field(default_factory=ObjectConfig)
+    capture: Path | None = None
+    data: Path = field(default_factory=lambda: Path(os.environ.get("NEURALRECON_DATA", "data")))
+    out: Path | None = None
+    overwrite: bool = False
+    seed: int = 0
+    allow_partial: bool = False
+    sensors: list[str] = field(default_factory=list)
+    every_nth_stop: int = 1
+    downscale: int = 1
+    formats: list[MeshFormat] = field(default_factory=list)
+    calibration: CalibrationFrom = CalibrationFrom.given
+    simulate: SimulateConfig = field(default_factory=SimulateConfig)
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    photos: PhotosConfig = field(default_factory=PhotosConfig)
+    segment: SegmentConfig = field(default_factory=SegmentConfig)
+    scene: SceneConfig = field(default_factory=SceneConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    label: LabelConfig = field(default_factory=LabelConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+    def __post_init__(self) -> None:
+        if self.seed < 0 or self.every_nth_stop < 1 or self.downscale < 1:
+            raise ConfigError(
+                f"seed must be 0 or more, every_nth_stop and downscale 1 or more; "
+                f"got {self.seed}, {self.every_nth_stop} and {self.downscale}"
+            )
