@@ -8,7 +8,12 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
-_N_VALUES = 65  # of OpenCV's mixtures: five Gaussians, each a weight, a mean and a covariance
+_N_GAUSSIANS = 5
+_N_VALUES = _N_GAUSSIANS * 13  # of OpenCV's mixtures: a weight, a mean and a covariance each, in its order of colours
+_STEP, _N_STEPS = 4, 64  # of the looked up colours
+# log odds: what a pixel can count for at most, what lying well within the hull of the others counts, what makes sure
+_MOST_ODDS, _ODDS_WITHIN, _SURE_ODDS = 4.0, 2.0, 3.0
+_SMOOTHING = 0.02  # of the object's size: over which colours are taken together
 
 Outline = Bool[np.ndarray, "v u"]
 Mixtures = tuple[np.ndarray, np.ndarray]  # of the background, of the object
@@ -26,10 +31,22 @@ class Region:
     likely: Outline
 
     @staticmethod
-    def around(prior: Outline, *, outwards: float, inwards: float) -> Region:
-        """Undecided along the edge of `prior`. Widths are shares of the side of a square as large, at least 2 px."""
+    def around(
+        prior: Outline, *, outwards: float, inwards: float, log_odds: Float32[np.ndarray, "v u"] | None = None
+    ) -> Region:
+        """Undecided along the edge of `prior`.
+
+        With the colours' `log_odds` (positive for object) a pixel inside is sure by both together: its depth and the
+        colours around it. So a print that looks like the background here and there stays, and a gap stays that only
+        this photograph shows. Widths are shares of the side of a square as large as `prior`, at least 2 px.
+        """
         size = float(np.sqrt(prior.sum()))
-        surely = depth_px(prior) > max(inwards * size, 2.0)
+        depth = depth_px(prior) / max(inwards * size, 2.0)
+        surely = depth > 1
+        if log_odds is not None and size > 0:
+            clipped = np.clip(log_odds, -_MOST_ODDS, _MOST_ODDS)
+            evidence = cv2.GaussianBlur(clipped, (0, 0), max(_SMOOTHING * size, 1.0)) + _ODDS_WITHIN * depth.clip(0, 1)
+            surely = prior & (evidence > _SURE_ODDS)
         return Region(surely=surely, undecided=(depth_px(~prior) <= max(outwards * size, 2.0)) & ~surely, likely=prior)
 
 
@@ -44,6 +61,7 @@ class ColorModel:
 
     background: Float64[np.ndarray, "1 65"]
     object: Float64[np.ndarray, "1 65"]
+    odds: Float32[np.ndarray, "colors"]
 
     @staticmethod
     def learned(of_object: UInt8[np.ndarray, "pixels 3"], of_background: UInt8[np.ndarray, "others 3"]) -> ColorModel:
@@ -53,7 +71,15 @@ class ColorModel:
         labels[: len(of_object)] = cv2.GC_FGD
         background, foreground = _no_mixtures()
         _grabcut(rgb, labels, (background, foreground), 1, cv2.GC_INIT_WITH_MASK)
-        return ColorModel(background=background, object=foreground)
+        levels = np.arange(_N_STEPS) * _STEP + (_STEP - 1) / 2
+        colors = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)[:, ::-1]
+        odds = _log_likelihood(foreground, colors) - _log_likelihood(background, colors)
+        return ColorModel(background=background, object=foreground, odds=odds.astype(np.float32))
+
+    def log_odds(self, rgb: UInt8[np.ndarray, "v u 3"]) -> Float32[np.ndarray, "v u"]:
+        """Of object to background by each pixel's colour alone, looked up to `_STEP` grey levels."""
+        coarse = (rgb // _STEP).astype(np.int32)
+        return self.odds[(coarse[..., 0] * _N_STEPS + coarse[..., 1]) * _N_STEPS + coarse[..., 2]]
 
     def cut(self, rgb: UInt8[np.ndarray, "v u 3"], region: Region) -> Outline:
         """The object in a photograph: what goes with it in colour, cut along edges. The models stay as they are."""
@@ -106,6 +132,18 @@ def _grabcut(rgb: np.ndarray, labels: np.ndarray, mixtures: Mixtures, n_iteratio
     no_rectangle = (0, 0, 0, 0)  # it is for another mode
     cv2.grabCut(bgr, labels, no_rectangle, mixtures[0], mixtures[1], n_iterations, mode)
     return labels
+
+
+def _log_likelihood(mixture: np.ndarray, bgr: Float64[np.ndarray, "colors 3"]) -> Float64[np.ndarray, "colors"]:
+    weights, means, covariances = np.split(mixture[0], [_N_GAUSSIANS, 4 * _N_GAUSSIANS])
+    terms = []
+    for weight, mean, covariance in zip(weights, means.reshape(-1, 3), covariances.reshape(-1, 3, 3), strict=True):
+        if weight > 0:
+            broad = covariance + np.eye(3) * _STEP**2 / 12  # a looked up colour stands for a cube of colours
+            off = bgr - mean
+            fit = -0.5 * np.einsum("ci,ij,cj->c", off, np.linalg.inv(broad), off)
+            terms.append(fit + np.log(weight) - 0.5 * np.linalg.slogdet(broad)[1])
+    return np.logaddexp.reduce(np.stack(terms))
 
 
 def _no_mixtures() -> Mixtures:

@@ -50,7 +50,9 @@ _LAST = _ROUNDS[-1]
 _LEAST_POINTS = 30
 _N_COLORS = 500  # of the object and of its surroundings, from each photograph
 _NEAR, _FAR = 0.03, 0.4  # where the surroundings' colours are taken from, in shares as above
+_DEEP = 0.1  # where the object's are: further in than its shadow may have crept into the outlines
 _LEAST_BRIGHT = 40.0  # a darker surrounding tells nothing about the photograph's exposure
+_LIFT = 0.03  # of the height
 _PADDING = 3.0  # cells around the hull
 _FINE_PX = 2.5  # of the coarse photograph: how far the last cut at full size may move the outline
 
@@ -68,13 +70,19 @@ class Found:
     box: Box
 
 
-def find_outlines(views: Sequence[View], points: Float[np.ndarray, "points 3"] | None, box: Box | None) -> Found:
+def find_outlines(
+    views: Sequence[View],
+    points: Float[np.ndarray, "points 3"] | None,
+    box: Box | None,
+    floor: float | None,
+) -> Found:
     """Outlines of the one object that all views show; given ones stay as they are.
 
     Args:
         views: at least three.
         points: on the object, in world.
         box: around the object in world, if it is known.
+        floor: height of the table in world, None without one.
 
     Raises:
         EvidenceError: nothing tells where the object is, or the views contradict each other.
@@ -82,14 +90,17 @@ def find_outlines(views: Sequence[View], points: Float[np.ndarray, "points 3"] |
     outlines = _first_outlines(views, points)
     box = box or locate(*_telling(views, outlines), _ROUNDS[0].contrary_share)
     for number, step in enumerate(_ROUNDS):
-        hull = carved(views, outlines, box, step)
-        priors = in_threads(lambda at, hull=hull, now=outlines: hull.outline(views[at], now[at]), range(len(views)))
+        hull = carved(views, outlines, _lifted(box, floor), step)
+        priors = in_threads(partial(_without, hull), list(zip(views, outlines, strict=True)))
         gains = _gains(views, priors)
         evened = [_evened(v.rgb, gain) for v, gain in zip(views, gains, strict=True)]
-        colors = _learned(evened, priors)
-        outlines = in_threads(partial(_cut, views, evened, priors, colors, step), range(len(views)))
+        colors = _learned(evened, priors, outlines)
+        known = list(zip(views, priors, evened, strict=True))
+        outlines = in_threads(partial(_cut_again, colors, step), known)
         low, high = hull.box()
         box = (low - _PADDING * hull.cell, high + _PADDING * hull.cell)
+        if floor is not None:
+            box[0][2] = floor
         log.info("outlines: round %d of %d", number + 1, len(_ROUNDS))
     return Found(outlines=tuple(outlines), gains=tuple(gains), colors=colors, box=box)
 
@@ -109,8 +120,9 @@ def finer(found: Found, at: int, coarse: View, fine: View) -> Outline:
     columns = np.minimum((np.arange(width) + 0.5) / ratio, outline.shape[1] - 1).astype(int)
     prior = outline[rows[:, None], columns]
     reach = _FINE_PX * ratio / max(float(np.sqrt(prior.sum())), 1.0)
-    region = Region.around(prior, outwards=reach, inwards=reach)
-    return tidied(found.colors.cut(_evened(fine.rgb, found.gains[at]), region))
+    rgb = _evened(fine.rgb, found.gains[at])
+    region = Region.around(prior, outwards=reach, inwards=reach, log_odds=found.colors.log_odds(rgb))
+    return tidied(found.colors.cut(rgb, region))
 
 
 def in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
@@ -150,18 +162,28 @@ def _telling(views: Sequence[View], outlines: Sequence[Outline]) -> tuple[list[V
     return [v for v, _ in pairs], [o for _, o in pairs]
 
 
-def _cut(
-    views: Sequence[View],
-    evened: Sequence[UInt8[np.ndarray, "v u 3"]],
-    priors: Sequence[Outline],
-    colors: ColorModel,
-    step: Round,
-    at: int,
-) -> Outline:
-    given = views[at].given
-    if given is not None:
-        return given
-    return tidied(colors.cut(evened[at], Region.around(priors[at], outwards=step.outwards, inwards=step.inwards)))
+def _lifted(box: Box, floor: float | None) -> Box:
+    """Without the lowest layer above the table, where shadows lie: they look the same to all views."""
+    if floor is None:
+        return box
+    low, high = box[0].copy(), box[1]
+    low[2] = floor + _LIFT * (high[2] - floor)
+    return low, high
+
+
+def _without(hull: VotedHull, known: tuple[View, Outline]) -> Outline:
+    """How the hull of all other outlines looks."""
+    view, outline = known
+    return hull.outline(view, without=outline if outline.any() else None)
+
+
+def _cut_again(colors: ColorModel, step: Round, known: tuple[View, Outline, UInt8[np.ndarray, "v u 3"]]) -> Outline:
+    """A given outline stays as it is."""
+    view, prior, rgb = known
+    if view.given is not None:
+        return view.given
+    region = Region.around(prior, outwards=step.outwards, inwards=step.inwards, log_odds=colors.log_odds(rgb))
+    return tidied(colors.cut(rgb, region))
 
 
 def _gains(views: Sequence[View], priors: Sequence[Outline]) -> list[Float[np.ndarray, "3"]]:
@@ -177,15 +199,25 @@ def _evened(rgb: UInt8[np.ndarray, "v u 3"], gain: Float[np.ndarray, "3"]) -> UI
     return np.clip(rgb * gain.astype(np.float32), 0, 255).astype(np.uint8)
 
 
-def _learned(evened: Sequence[UInt8[np.ndarray, "v u 3"]], priors: Sequence[Outline]) -> ColorModel:
-    """From the same number of pixels of every photograph that shows the object."""
+def _learned(
+    evened: Sequence[UInt8[np.ndarray, "v u 3"]], priors: Sequence[Outline], outlines: Sequence[Outline]
+) -> ColorModel:
+    """From the same number of pixels of every photograph that shows the object.
+
+    The object's colours are those well within both hull and outline.
+    """
     inside, outside = [], []
-    for rgb, prior in zip(evened, priors, strict=True):
-        deep = rgb[depth_px(prior) > _NEAR * np.sqrt(prior.sum())]
+    for rgb, prior, outline in zip(evened, priors, outlines, strict=True):
+        agreed = prior & outline
+        deep = rgb[depth_px(agreed) > _DEEP * np.sqrt(agreed.sum())]
         around = rgb[_surroundings(prior)]
         if len(deep) and len(around):
             inside.append(deep[np.linspace(0, len(deep) - 1, _N_COLORS).astype(int)])
             outside.append(around[np.linspace(0, len(around) - 1, _N_COLORS).astype(int)])
+    if not inside:
+        raise EvidenceError(
+            "the outlines and their hull have nothing in common: poses and outlines contradict each other"
+        )
     return ColorModel.learned(np.concatenate(inside), np.concatenate(outside))
 
 

@@ -108,7 +108,8 @@ def _segment(
     if place.move is not None and points is not None:
         views = [view.moved(place.move) for view in views]
         _write_points(points, place.move, folder / POINTS_FILE)
-    found = find_outlines(views, place.on_object, place.box)
+    floor = None if place.table == TableFrom.nothing else 0.0
+    found = find_outlines(views, place.on_object, place.box, floor)
     masks = _write_masks(capture, views, found, config, folder)
     report = _report(capture, views, found, place, masks, config, settings, folder)
     write_report(report, folder)

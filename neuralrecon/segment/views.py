@@ -56,7 +56,8 @@ class View:
         self, points_in_world: Float[Tensor, "points 3"]
     ) -> tuple[Float[Tensor, "points 2"], Bool[Tensor, "points"], Float[Tensor, "points"]]:
         """Pixels (u, v), whether the photograph shows them, and depths (world units along the optical axis)."""
-        in_cam = self.cam_from_world.to(points_in_world.dtype).apply(points_in_world)
+        pose = self.cam_from_world.to(points_in_world.dtype)
+        in_cam = points_in_world @ pose.rotation.T + pose.translation
         depth = in_cam[:, 2]
         uv = self.camera.project(torch.cat([in_cam[:, :2], depth.clamp_min(1e-9)[:, None]], dim=1))
         seen = (depth > 1e-9) & (uv >= 0).all(1) & (uv[:, 0] < self.camera.width) & (uv[:, 1] < self.camera.height)
