@@ -3,6 +3,7 @@
     import neuralrecon as nr
 
     capture = nr.read_capture("data/bigbird/cheez_it")
+    capture = nr.calibrate_capture(capture).capture   # if its calibration is rough
     scene = nr.Scene.from_capture(capture)
     fit = nr.fit(scene)
     mesh = nr.extract_mesh(fit)                 # trimesh.Trimesh, table frame, metres, closed
@@ -22,6 +23,9 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from .calibrate import CalibrateConfig as CalibrateConfig
+    from .calibrate import Calibration as Calibration
+    from .calibrate import calibrate_capture as calibrate_capture
     from .capture import Capture as Capture
     from .capture import read_capture as read_capture
     from .evaluate import evaluate_mesh as evaluate_mesh
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from .train import save_fit as save_fit
 
 _HOMES = {
+    "calibrate": ("CalibrateConfig", "Calibration", "calibrate_capture"),
     "capture": ("Capture", "read_capture"),
     "evaluate": ("evaluate_mesh",),
     "extract": ("MeshConfig", "extract_mesh", "write_mesh"),

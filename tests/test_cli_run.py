@@ -44,7 +44,7 @@ def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_folder_has_all(done: Path, data: Path) -> None:
     assert {p.name for p in done.iterdir()} == {
-        "config.yaml", "fit", "labels", "log.txt", "mesh.glb", "mesh.ply", "summary.json",
+        "capture_used.json", "config.yaml", "fit", "labels", "log.txt", "mesh.glb", "mesh.ply", "summary.json",
     }  # fmt: skip
     summary = json.loads((done / "summary.json").read_text())
     mesh = trimesh.load_mesh(done / "mesh.ply")
@@ -52,6 +52,7 @@ def test_one_folder_has_all(done: Path, data: Path) -> None:
     assert summary["mesh"]["n_faces"] == len(mesh.faces)
     assert summary["size_mm"] == pytest.approx(mesh.extents * 1e3, abs=0.01)
     assert list(summary["seconds"]) == ["capture", "scene", "fit", "mesh", "labels", "evaluation"]
+    assert (summary["calibration"], summary["unit"], summary["warnings"]) == ("given", "m", [])
     peaks = list(summary["peak_memory_mb"].values())
     assert peaks == sorted(peaks)
     assert 100 < peaks[-1] < 8000
