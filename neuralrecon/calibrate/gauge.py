@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import scipy.optimize
+from jaxtyping import Bool
 from scipy.spatial.transform import Rotation
 
 from .checks import inverted
@@ -20,16 +21,19 @@ from .projection import N_POSE, RigState
 _SAME_TABLE_MM, _THIN_MM, _LEAST_ON_TABLE = 10.0, 0.7, 100
 
 
-def with_gauge(problem: Problem, state: RigState) -> RigState:
-    """The state scaled, turned about the axis and lifted; nothing that the photographs say changes."""
+def with_gauge(problem: Problem, state: RigState, refined: Bool[np.ndarray, "sensors"]) -> RigState:
+    """The state scaled, turned about the axis and lifted; nothing that the photographs say changes.
+
+    Only `refined` sensors speak and move: the others are not tied to the points.
+    """
     prior = problem.prior
     sigma, gain_sigma = prior.sensors[:, 3:N_POSE], prior.sensors[:, -1]
-    known = (sigma > 0).all(axis=1)
-    reads = gain_sigma > 0
+    known = (sigma > 0).all(axis=1) & refined
+    reads = (gain_sigma > 0) & refined
     table, height = _table_heights(problem, state)
 
     def off(gauge: np.ndarray) -> np.ndarray:
-        moved = _moved(state, gauge, table, height)
+        moved = _moved(state, gauge, table, height, refined)
         places = (moved.sensor_center - prior.mean.sensor_center)[known] / sigma[known]
         gains = np.log(moved.intrinsics[reads, -1]) / gain_sigma[reads]
         return np.concatenate([places.ravel(), gains])
@@ -37,20 +41,20 @@ def with_gauge(problem: Problem, state: RigState) -> RigState:
     if not known.any():
         return state
     found = scipy.optimize.least_squares(off, np.zeros(3), x_scale=[1e-3, 1e-3, problem.per_mm])
-    return _moved(state, found.x, table, height)
+    return _moved(state, found.x, table, height, refined)
 
 
-def _moved(state: RigState, gauge: np.ndarray, table: float | None, height: float) -> RigState:
+def _moved(state: RigState, gauge: np.ndarray, table: float | None, height: float, refined: np.ndarray) -> RigState:
     """By log scale, turn in rad, and lift; with a `table`, the lift that brings it to its `height`."""
     scale, turn = np.exp(gauge[0]), Rotation.from_rotvec([0.0, 0.0, gauge[1]]).as_matrix()
     lift = gauge[2] if table is None else height - scale * table
     to = np.array([0.0, 0.0, lift])
     intrinsics = state.intrinsics.copy()
-    intrinsics[:, -1] *= scale
+    intrinsics[refined, -1] *= scale
     return replace(
         state,
-        sensor_rotation=state.sensor_rotation @ turn.T,
-        sensor_center=scale * state.sensor_center @ turn.T + to,
+        sensor_rotation=np.where(refined[:, None, None], state.sensor_rotation @ turn.T, state.sensor_rotation),
+        sensor_center=np.where(refined[:, None], scale * state.sensor_center @ turn.T + to, state.sensor_center),
         intrinsics=intrinsics,
         points=scale * state.points @ turn.T + to,
     )

@@ -12,7 +12,7 @@ from .projection import N_POSE, Observations, RigState, residuals
 from .rig_state import calibrated
 from .types import Calibration, SensorChange
 
-_LEAST_OBSERVATIONS = 60
+LEAST_OBSERVATIONS = 60
 
 
 def reported(
@@ -45,7 +45,7 @@ def _change(problem: Problem, before: RigState, adjusted: Adjusted, seen: Observ
     own = seen[seen.sensor == sensor]
     step, _ = off_prior(adjusted.state, problem.prior)
     sigma, prior = adjusted.sensor_sigma[sensor], problem.prior.sensors[sensor]
-    unknown = len(own) < _LEAST_OBSERVATIONS
+    unknown = len(own) < LEAST_OBSERVATIONS
     return SensorChange(
         name=problem.capture.sensors[sensor].name,
         n_observations=len(own),
@@ -57,7 +57,7 @@ def _change(problem: Problem, before: RigState, adjusted: Adjusted, seen: Observ
         depth_percent=100 * float(np.expm1(step[sensor, -1])),
         turn_sigma_deg=float(np.degrees(sigma[:3].max())),
         shift_sigma_mm=float(sigma[3:N_POSE].max()) / problem.per_mm,
-        reason=f"{len(own)} observations, want {_LEAST_OBSERVATIONS}" if unknown and prior[:N_POSE].any() else "",
+        reason=f"{len(own)} observations, want {LEAST_OBSERVATIONS}" if unknown and prior[:N_POSE].any() else "",
     )
 
 

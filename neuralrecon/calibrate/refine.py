@@ -15,7 +15,7 @@ from .checks import inverted, looked_at
 from .depth_links import link_depth
 from .features import extract_features, match_features, read_keypoints
 from .gauge import with_gauge
-from .outcome import reported
+from .outcome import LEAST_OBSERVATIONS, reported
 from .pairs import pairs_by_rig
 from .problem import Problem
 from .projection import Observations, RigState, residuals
@@ -36,11 +36,12 @@ from .types import CalibrateConfig, Calibration, Stops
 log = logging.getLogger(__name__)
 
 _SIFT_SIGMA_PX, _PATCH_SIGMA_PX = 1.0, 0.15
-_DEPTH_SIGMA_MM = 10.0  # of one reading at 0.8 m: ten times its noise, as thousands of readings share their errors
 _SHORTEST = 3
 _LEAST_ANGLE_DEG = 4.0
 _LEAST_MATCHES = 100
-_N_ALIGNMENTS = 2
+_ALIGNMENTS = (6, 20)  # steps of adjustment after each
+_DEPTH_SIGMA_MM, _DEPTH_SHARED_MM = 3.0, 0.3  # of one reading at 0.8 m; of what all readings of a sensor have in common
+_DEPTH_ROUNDS_MM = ((30.0, 8), (10.0, 5), (6.0, 5))  # how far a reading may be off, and steps of adjustment
 
 
 def refine(capture: Capture, config: CalibrateConfig, folder: Path) -> Calibration:
@@ -55,12 +56,14 @@ def refine(capture: Capture, config: CalibrateConfig, folder: Path) -> Calibrati
     """
     problem = Problem.of(capture, config)
     state, seen = by_features(problem, *found_tracks(problem, folder))
-    for _ in range(_N_ALIGNMENTS):
-        adjusted, seen = by_patches(problem, state, seen)
+    for n_steps in _ALIGNMENTS:
+        adjusted, seen = by_patches(problem, state, seen, n_steps)
         state = adjusted.state
     adjusted, links = with_depth(problem, state, seen)
     if problem.stops == Stops.axis:
-        adjusted = replace(adjusted, state=with_gauge(problem, adjusted.state))
+        count = np.bincount(seen.and_(links).sensor, minlength=len(capture.sensors))
+        state = with_gauge(problem, adjusted.state, count >= LEAST_OBSERVATIONS)
+        adjusted = replace(adjusted, state=state)
     before = _given(problem, adjusted.state, seen)
     return reported(problem, before, adjusted, seen, links)
 
@@ -103,7 +106,7 @@ def by_features(problem: Problem, keypoints: Keypoints, matches: np.ndarray) -> 
     """Adjusted to the features, in rounds that join matches ever nearer to the rig's geometry."""
     state = problem.prior.mean
     f = float(np.median(state.intrinsics[[s for s, _ in problem.photographs], 0]))
-    wide = f * 3 * (np.radians(problem.config.turn_deg) + problem.config.shift_mm / 800)
+    wide = f * 4 * (np.radians(problem.config.turn_deg) + problem.config.shift_mm / 800)
     few = problem.config.n_points // 3
     for within_px, n_points, n_steps in ((max(wide, 4.0), few, 10), (6.0, few, 10), (3.0, problem.config.n_points, 3)):
         joined = matches[off_epipolar_px(state, keypoints, matches) < within_px]
@@ -119,13 +122,13 @@ def by_features(problem: Problem, keypoints: Keypoints, matches: np.ndarray) -> 
     return state, seen
 
 
-def by_patches(problem: Problem, state: RigState, seen: Observations) -> tuple[Adjusted, Observations]:
+def by_patches(problem: Problem, state: RigState, seen: Observations, n_steps: int) -> tuple[Adjusted, Observations]:
     """Adjusted to aligned patches."""
     pixel, aligned = sharpen(state, seen, problem.read_grey)
     seen = replace(seen, pixel=pixel, sigma=np.full(len(seen), _PATCH_SIGMA_PX))[aligned]
     keep = fitting(state, seen, within_px=3.0, least_angle_deg=_LEAST_ANGLE_DEG, shortest=_SHORTEST)
     state, seen = renumbered(state, seen[keep])
-    adjusted = adjust(state, seen, problem.prior)
+    adjusted = adjust(state, seen, problem.prior, n_steps=n_steps)
     log.info("%d aligned patches: %s", len(seen), told(adjusted.state, seen))
     return adjusted, seen
 
@@ -134,7 +137,7 @@ def with_depth(problem: Problem, state: RigState, seen: Observations) -> tuple[A
     """Adjusted to patches and depth images together: these give the scale, the patches the depth sensors' places."""
     adjusted = adjust(state, seen, problem.prior, n_steps=0)
     links = seen[:0]
-    for tolerance_mm in (30.0, 10.0, 6.0) if problem.depths else ():
+    for tolerance_mm, n_steps in _DEPTH_ROUNDS_MM if problem.depths else ():
         links = link_depth(
             adjusted.state,
             problem.depths,
@@ -142,7 +145,9 @@ def with_depth(problem: Problem, state: RigState, seen: Observations) -> tuple[A
             tolerance_m=tolerance_mm * problem.per_mm,
             sigma_m=lambda z: _DEPTH_SIGMA_MM * problem.per_mm * (z / (800 * problem.per_mm)) ** 2,
         )
-        adjusted = adjust(adjusted.state, seen.and_(links), problem.prior)
+        count = np.maximum(np.bincount(links.sensor, minlength=1), 1)[links.sensor]
+        links = replace(links, sigma=links.sigma * np.maximum(1, _DEPTH_SHARED_MM / _DEPTH_SIGMA_MM * np.sqrt(count)))
+        adjusted = adjust(adjusted.state, seen.and_(links), problem.prior, n_steps=n_steps)
         log.info("%d depth readings: %s", len(links), told(adjusted.state, links))
     return adjusted, links
 

@@ -45,14 +45,14 @@ class CalibrateConfig:
     """
 
     stops: Stops = Stops.auto
-    turn_deg: float = 1.0
-    shift_mm: float = 5.0
+    turn_deg: float = 0.5
+    shift_mm: float = 2.0
     focal_percent: float = 1.0
     principal_percent: float = 0.1
     distortion: float = 0.005
     stop_deg: float = 0.05
     stop_mm: float = 1.0
-    depth_percent: float = 0.1
+    depth_percent: float = 0.2
     longest_side_px: int = 1200
     n_features: int = 1500
     n_partners: int = 12
