@@ -113,8 +113,8 @@ def test_pairs_grow_with_the_photographs_not_with_their_square():
         assert touched.min() >= 4
         return len(pairs)
 
-    assert count(120) <= 12 * 600
-    assert count(240) <= 2.05 * count(120)
+    for n_stops in (40, 120, 240):
+        assert count(n_stops) <= 12 * 5 * n_stops
 
 
 def test_points_are_spread_over_space():
