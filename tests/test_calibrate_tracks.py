@@ -114,7 +114,7 @@ def test_pairs_grow_with_the_photographs_not_with_their_square():
         return len(pairs)
 
     for n_stops in (40, 120, 240):
-        assert count(n_stops) <= 12 * 5 * n_stops
+        assert count(n_stops) <= 13 * 5 * n_stops
 
 
 def test_points_are_spread_over_space():
