@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(capture: Path, folder: Path, settings: Sequence[str]) -> Measured:
     print(f"{capture} -> {folder}", flush=True)
-    words = [f"capture={_quoted(capture)}", f"out={_quoted(folder)}", *settings]
+    words = [f"capture={quoted(capture)}", f"out={quoted(folder)}", *settings]
     command = measured([sys.executable, "-m", "neuralrecon.train", *words], _log_of(folder))
     if command.exit_code:
         print(_log_of(folder).read_text(), file=sys.stderr)
@@ -170,7 +170,7 @@ def _log_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.txt")
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
     """A path as the value of a setting; hydra wants backslashes doubled before quotes, and only there."""
     doubled = re.sub(r"\\*(?='|$)", lambda found: found[0] * 2, str(path))
     return "'" + doubled.replace("'", "\\'") + "'"

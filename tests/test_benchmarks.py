@@ -245,7 +245,7 @@ def test_time_and_memory_are_the_commands(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["a/b", "a b", "it's", "x=y,z", "a\\b", "[c]{d}", "a\\'b"])
 def test_any_path_can_be_a_setting(path: str) -> None:
-    (override,) = OverridesParser.create().parse_overrides([f"capture={captures._quoted(Path(path))}"])
+    (override,) = OverridesParser.create().parse_overrides([f"capture={captures.quoted(Path(path))}"])
     assert str(override.value()) == path
 
 
