@@ -105,6 +105,12 @@ def find_outlines(
     return Found(outlines=tuple(outlines), gains=tuple(gains), colors=colors, box=box)
 
 
+def located(views: Sequence[View]) -> Box:
+    """A box around the object by given outlines alone."""
+    told = [v for v in views if v.given is not None]
+    return locate(told, [v.given for v in told if v.given is not None], _LAST.contrary_share)
+
+
 def carved(views: Sequence[View], outlines: Sequence[Outline], box: Box, step: Round = _LAST) -> VotedHull:
     """The hull by vote of those outlines that are not empty."""
     telling = _telling(views, outlines)

@@ -20,10 +20,10 @@ from ..errors import ConfigError, EvidenceError
 from ..files import replacing
 from ..geometry import Rigid
 from .consistency import compared
-from .outlines import Found, carved, find_outlines, finer, in_threads
+from .outlines import Box, Found, carved, find_outlines, finer, in_threads, located
 from .place import Place, find_place
 from .report import REPORT_FILE, SegmentReport, TableFrom, read_report, write_report
-from .views import View
+from .views import Outline, View
 
 log = logging.getLogger(__name__)
 
@@ -108,10 +108,13 @@ def _segment(
     if place.move is not None and points is not None:
         views = [view.moved(place.move) for view in views]
         _write_points(points, place.move, folder / POINTS_FILE)
-    floor = None if place.table == TableFrom.nothing else 0.0
-    found = find_outlines(views, place.on_object, place.box, floor)
-    masks = _write_masks(capture, views, found, config, folder)
-    report = _report(capture, views, found, place, masks, config, settings, folder)
+    if all(view.given is not None for view in views):
+        masks, box = {}, place.box or located(views)
+    else:
+        floor = None if place.table == TableFrom.nothing else 0.0
+        found = find_outlines(views, place.on_object, place.box, floor)
+        masks, box = _write_masks(capture, views, found, config, folder), found.box
+    report = _report(capture, views, box, place, masks, config, settings, folder)
     write_report(report, folder)
     return report
 
@@ -152,7 +155,7 @@ def _write_masks(
 def _report(
     capture: Capture,
     views: Sequence[View],
-    found: Found,
+    box: Box,
     place: Place,
     masks: dict[str, str],
     config: SegmentConfig,
@@ -161,15 +164,8 @@ def _report(
 ) -> SegmentReport:
     """How the masks as they are on disk agree."""
     told = [v for v in views if v.given is not None or _key(v.image) in masks]
-    outlines = [
-        v.given
-        if v.given is not None
-        else read_mask(
-            replace(capture, downscale=v.downscale), replace(v.image, mask_path=folder / masks[_key(v.image)])
-        )
-        for v in told
-    ]
-    hull = carved(told, outlines, found.box)
+    outlines = [_on_disk(capture, v, folder / masks[_key(v.image)]) if v.given is None else v.given for v in told]
+    hull = carved(told, outlines, box)
     low, high = hull.box()
     margin = _BOUNDS_MARGIN * float((high - low).max())
     low, high = (low - margin).tolist(), (high + margin).tolist()
@@ -183,6 +179,11 @@ def _report(
         masks=masks,
         views=compared(told, outlines, hull, config.least_iou),
     )
+
+
+def _on_disk(capture: Capture, view: View, file: Path) -> Outline:
+    small = replace(capture, downscale=view.downscale)
+    return read_mask(small, replace(view.image, mask_path=file, object_is_black=False))
 
 
 def _outlined(capture: Capture, images: Sequence[Image], report: SegmentReport, folder: Path) -> Capture:
