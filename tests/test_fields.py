@@ -27,7 +27,7 @@ SMALL = FieldConfig(
 
 def model_of(dtype: torch.dtype) -> SurfaceModel:
     """With tables so large that every level matters."""
-    model = SurfaceModel(SMALL, 2, torch.Generator().manual_seed(0))
+    model = SurfaceModel(SMALL, 2, 3, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for table in (model.sdf_table, model.color_table):
@@ -99,7 +99,7 @@ def test_colours_lie_in_range_and_turn_with_the_room() -> None:
 
 
 def test_sensors_have_their_own_gain_and_offset() -> None:
-    sensors = SensorModel(2).double()
+    sensors = SensorModel(2, 1).double()
     colors = torch.rand(6, 3, dtype=torch.float64)
     opacity, numbers = torch.linspace(0, 1, 6, dtype=torch.float64), torch.tensor([0, 1, 0, 1, 0, 1])
     assert torch.equal(sensors.recorded(colors, opacity, numbers), colors)  # at first all alike
@@ -123,18 +123,18 @@ def depth_rays(n: int, n_sensors: int) -> DepthRays:
             Rotation.from_rotvec(np.random.default_rng(11).normal(0, 2, (n, 3))).as_matrix()
         ),
         sensors=torch.arange(n) % n_sensors,
+        stops=torch.arange(n) % 2,
     )
 
 
 def test_the_displacement_is_the_derivative_of_the_corrected_readings() -> None:
-    """Ends of corrected readings, by central differences in each of a sensor's seven corrections."""
-    sensors, readings, h = SensorModel(3).double(), depth_rays(30, 3), 1e-3
-    sensors.set_scales(0.002, 0.01, 0.02)
+    """Ends of corrected readings, by central differences in each of a sensor's and a stop's corrections."""
+    sensors, readings, h = SensorModel(3, 2).double(), depth_rays(30, 3), 1e-3
+    sensors.set_scales(0.002, 0.01, 0.02, 0.001)
+    sensors.set_stop_scales((0.001, 0.002, 0.003), 0.005, torch.tensor([0.5, 0.4, 0.1]))
     sensors.double()
     points = readings.rays.at(readings.distances)
-    moved = sensors.displacement(
-        points, readings.rays.origins, readings.world_from_cam, readings.sensors, along=readings.rays.directions
-    )
+    moved = sensors.displacement(points, readings, along=readings.rays.directions)
     assert torch.equal(moved.detach(), torch.zeros(30, 3, dtype=torch.float64))
 
     def ends(entry: torch.Tensor, value: float) -> torch.Tensor:
@@ -144,26 +144,46 @@ def test_the_displacement_is_the_derivative_of_the_corrected_readings() -> None:
             entry.zero_()
         return corrected.rays.at(corrected.distances)
 
-    of_one = readings.sensors == 1
+    of_one, at_one = readings.sensors == 1, readings.stops == 1
     for axis in range(3):
-        d_pose, d_reach = torch.autograd.grad(
-            moved[of_one, axis].sum(), [sensors.pose, sensors.reach], retain_graph=True
-        )
-        assert float(d_pose[[0, 2]].abs().max()) == 0
-        for i in range(7):
-            entry = sensors.pose.data[1, i] if i < 6 else sensors.reach.data[1]
-            difference = ((ends(entry, h) - ends(entry, -h)) / (2 * h))[of_one, axis].sum()
-            found = d_pose[1, i] if i < 6 else d_reach[1]
-            # third order: (turn * h)^2 = 4e-12, times 4 units and 10 readings
-            assert float(found) == pytest.approx(float(difference), abs=1e-9)
+        for chosen, parameters in ((of_one, [sensors.pose, sensors.reach]), (at_one, [sensors.stop])):
+            found = torch.autograd.grad(moved[chosen, axis].sum(), parameters, retain_graph=True)
+            for parameter, derivative in zip(parameters, found, strict=True):
+                assert float(derivative[0].abs().max()) == 0
+                for entry, slope in zip(parameter.data[1].reshape(-1), derivative[1].reshape(-1), strict=True):
+                    difference = ((ends(entry, h) - ends(entry, -h)) / (2 * h))[chosen, axis].sum()
+                    # third order: (turn * h)^2 = 9e-12, times 4 units and 15 readings
+                    assert float(slope) == pytest.approx(float(difference), abs=1e-9)
+
+
+def test_the_displacement_of_a_longer_lens_is_that_of_its_rays() -> None:
+    """Square to the ray: along it the corrected ray keeps its length, the displaced point its depth."""
+    sensors, readings, h = SensorModel(3, 2).double(), depth_rays(30, 3), 1e-3
+    sensors.set_scales(0.0, 0.0, 0.0, 0.01)
+    sensors.double()
+    points = readings.rays.at(readings.distances)
+    moved = sensors.displacement(points, readings)
+
+    def ends(value: float) -> torch.Tensor:
+        with torch.no_grad():
+            sensors.lens[1] = value
+            return sensors.corrected_depth(readings).rays.at(readings.distances)
+
+    difference = (ends(h) - ends(-h)) / (2 * h)
+    of_one = (readings.sensors == 1).nonzero()[:, 0].tolist()
+    for i in of_one:
+        slope = torch.stack([torch.autograd.grad(moved[i, k], sensors.lens, retain_graph=True)[0][1] for k in range(3)])
+        across = slope - readings.rays.directions[i] * (slope @ readings.rays.directions[i])
+        assert float(across.norm()) > 1e-4
+        assert torch.allclose(across, difference[i], atol=1e-8)
 
 
 def test_corrections_move_a_sensor_in_its_own_frame() -> None:
-    sensors, readings = SensorModel(3).double(), depth_rays(30, 3)
+    sensors, readings = SensorModel(3, 2).double(), depth_rays(30, 3)
     unmoved = sensors.corrected_depth(readings)
     assert torch.allclose(unmoved.rays.directions, readings.rays.directions, atol=1e-15)
     assert torch.equal(unmoved.distances, readings.distances)
-    sensors.set_scales(0.01, 0.1, 0.5)
+    sensors.set_scales(0.01, 0.1, 0.5, 0.0)
     sensors.double()
     with torch.no_grad():
         sensors.pose[2] = torch.tensor([0.0, 0.0, 2.0, 0.0, 1.0, 0.0])
@@ -182,7 +202,7 @@ def test_corrections_move_a_sensor_in_its_own_frame() -> None:
 
 
 def test_the_same_generator_makes_the_same_model() -> None:
-    first, second, other = (SurfaceModel(SMALL, 2, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    first, second, other = (SurfaceModel(SMALL, 2, 3, torch.Generator().manual_seed(s)) for s in (0, 0, 1))
     pairs = list(zip(first.parameters(), second.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in pairs)
     assert not torch.equal(first.sdf_hidden.weight, other.sdf_hidden.weight)

@@ -69,6 +69,7 @@ def rays_past_the_sphere(n: int, dtype: torch.dtype = torch.float32) -> tuple[Co
         rig_from_world=turns.to(dtype),
         world_from_cam=torch.eye(3, dtype=dtype).expand(n, 3, 3),
         sensors=torch.zeros(n, dtype=torch.long),
+        stops=torch.zeros(n, dtype=torch.long),
         images=torch.zeros(n, dtype=torch.long),
     )
     return batch, passing, torch.full((n,), 2.0, dtype=torch.float64)

@@ -168,7 +168,7 @@ def test_the_hull_is_where_a_fit_starts(scene: Scene) -> None:
     from neuralrecon.fields import SurfaceModel
 
     generator = torch.Generator().manual_seed(0)
-    model = SurfaceModel(TINY.field, 2, generator)
+    model = SurfaceModel(TINY.field, 2, 1, generator)
     start_module.start_from_hull(model, scene, TINY.first_levels, generator)
     points = torch.rand(20_000, 3, generator=generator)
     target = scene.hull.look_up(points)

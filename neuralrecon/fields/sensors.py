@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -16,28 +17,44 @@ class SensorModel(nn.Module):
     """Per-sensor parameters, learned with the surface.
 
     `log_gain` and `offset` act on sRGB. `pose` is a turn (radians) and a shift (unit lengths) of each sensor in its own
-    frame, one for all stops, since sensors stand still; `reach` is added to what a depth sensor reads (unit lengths).
-    The last two are counted in standard deviations of the calibration's error (`scales`), so that a prior is their
-    square and one learning rate suits all.
+    frame, one for all stops, since sensors stand still; `reach` is added to what a depth sensor reads (unit lengths);
+    `lens` is the logarithm of a focal length's error. `stop` is a turn about the axes of the world through `pivot`
+    and a shift of the object at each stop. The last four are counted in standard deviations of the calibration's error,
+    so that a prior is their square and one learning rate suits all; a standard deviation of zero keeps them at zero.
     """
 
     scales: Tensor
+    stop_scales: Tensor
+    pivot: Tensor
 
-    def __init__(self, n_sensors: int) -> None:
+    def __init__(self, n_sensors: int, n_stops: int) -> None:
         super().__init__()
         self.log_gain = nn.Parameter(torch.zeros(n_sensors, 3))
         self.offset = nn.Parameter(torch.zeros(n_sensors, 3))
         self.pose = nn.Parameter(torch.zeros(n_sensors, 6))
         self.reach = nn.Parameter(torch.zeros(n_sensors))
-        self.register_buffer("scales", torch.zeros(7))
+        self.lens = nn.Parameter(torch.zeros(n_sensors))
+        self.stop = nn.Parameter(torch.zeros(n_stops, 6))
+        self.register_buffer("scales", torch.zeros(8))
+        self.register_buffer("stop_scales", torch.zeros(6))
+        self.register_buffer("pivot", torch.zeros(3))
 
-    def set_scales(self, turn: float, shift: float, reach: float) -> None:
-        """Standard deviations: radians, unit lengths, unit lengths; zero keeps a correction at zero."""
-        self.scales.copy_(torch.tensor([turn] * 3 + [shift] * 3 + [reach]))
+    def set_scales(self, turn: float, shift: float, reach: float, lens: float) -> None:
+        """Standard deviations of the sensors' errors: radians, unit lengths (twice), share of the focal length."""
+        self.scales.copy_(torch.tensor([turn] * 3 + [shift] * 3 + [reach, lens]))
+
+    def set_stop_scales(self, turn: Sequence[float], shift: float, pivot: Float[Tensor, "3"]) -> None:
+        """Standard deviations of the stops' errors: radians about x, y and z through `pivot`, unit lengths."""
+        self.stop_scales.copy_(torch.tensor([*turn, shift, shift, shift]))
+        self.pivot.copy_(pivot)
 
     def prior(self) -> Tensor:
         """Minus twice the logarithm of the corrections' normal prior, up to a constant."""
-        return self.pose.square().sum() + self.reach.square().sum()
+        return sum((p.square().sum() for p in self.corrections()), torch.zeros(()))
+
+    def corrections(self) -> list[nn.Parameter]:
+        """What is counted in standard deviations."""
+        return [self.pose, self.reach, self.lens, self.stop]
 
     def recorded(
         self, colors: Float[Tensor, "rays 3"], opacity: Float[Tensor, "rays"], sensors: Int[Tensor, "rays"]
@@ -49,46 +66,66 @@ class SensorModel(nn.Module):
 
     @torch.no_grad()
     def corrected_color(self, batch: ColorRays) -> ColorRays:
-        """The rays from where the sensors now are thought to be."""
-        turn, shift = self._motion(batch.world_from_cam, batch.sensors)
-        return replace(batch, rays=_moved(batch.rays, turn, shift))
+        """The rays from where sensors and object now are thought to be."""
+        return replace(batch, rays=self._corrected(batch.rays, batch))
 
     @torch.no_grad()
     def corrected_depth(self, readings: DepthRays) -> DepthRays:
-        """The readings from where the sensors now are thought to be, as far as they are now thought to reach."""
-        turn, shift = self._motion(readings.world_from_cam, readings.sensors)
+        """The readings from where sensors and object now are thought to be, as far as they now are thought to reach."""
         distances = readings.distances + self.reach[readings.sensors] * self.scales[6]
-        return replace(readings, rays=_moved(readings.rays, turn, shift), distances=distances)
+        return replace(readings, rays=self._corrected(readings.rays, readings), distances=distances)
 
     def displacement(
         self,
         points: Float[Tensor, "points 3"],
-        origins: Float[Tensor, "points 3"],
-        world_from_cam: Float[Tensor, "points 3 3"],
-        sensors: Int[Tensor, "points"],
+        batch: ColorRays | DepthRays,
+        of_ray: Int[Tensor, "points"] | None = None,
         *,
         along: Float[Tensor, "points 3"] | None = None,
     ) -> Float[Tensor, "points 3"]:
         """Zero in value; its derivative is that of points on corrected rays by the corrections.
 
         Added, times the field's gradient, to what the field says at `points`, it gives the corrections the gradient
-        that the field's query, which takes points as constants, does not carry. `along` are the directions of depth
-        readings, which move with the sensor's reach too.
+        that the field's query, which takes points as constants, does not carry. Point i is on ray `of_ray[i]` of the
+        batch (without it, on ray i). `along` are the directions of depth readings, which move with the reach too.
         """
-        turn, shift = self._motion(world_from_cam, sensors)
-        moved = shift + torch.linalg.cross(turn, points - origins)
+        origins, frames, sensors, stops = batch.rays.origins, batch.world_from_cam, batch.sensors, batch.stops
+        if of_ray is not None:
+            origins, frames, sensors, stops = origins[of_ray], frames[of_ray], sensors[of_ray], stops[of_ray]
+        turn, shift, lens = self._motion(frames, sensors)
+        from_camera = points - origins
+        moved = shift + torch.linalg.cross(turn, from_camera) - lens * _lateral(from_camera, frames)
+        turn, shift = self._object_motion(stops)
+        moved = moved + shift + torch.linalg.cross(turn, points - self.pivot)
         if along is not None:
             moved = moved + along * (self.reach.index_select(0, sensors) * self.scales[6])[:, None]
         return moved - moved.detach()
 
-    def _motion(self, world_from_cam: Tensor, sensors: Tensor) -> tuple[Tensor, Tensor]:
+    def _corrected(self, rays: Rays, batch: ColorRays | DepthRays) -> Rays:
+        """To first order: turns are a few hundredths of a degree."""
+        turn, shift, lens = self._motion(batch.world_from_cam, batch.sensors)
+        directions = rays.directions + torch.linalg.cross(turn, rays.directions)
+        directions = directions - lens * _lateral(directions, batch.world_from_cam)
+        origins = rays.origins + shift
+        turn, shift = self._object_motion(batch.stops)
+        origins = origins + shift + torch.linalg.cross(turn, origins - self.pivot)
+        directions = directions + torch.linalg.cross(turn, directions)
+        return Rays(origins=origins, directions=torch.nn.functional.normalize(directions, dim=1))
+
+    def _motion(self, world_from_cam: Tensor, sensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # index_select, not [sensors]: the latter's backward adds in an order that is not always the same
         pose = (self.pose * self.scales[:6]).index_select(0, sensors)
         turn = (world_from_cam @ pose[:, :3, None])[..., 0]
-        return turn, (world_from_cam @ pose[:, 3:, None])[..., 0]
+        lens = self.lens.index_select(0, sensors)[:, None] * self.scales[7]
+        return turn, (world_from_cam @ pose[:, 3:, None])[..., 0], lens
+
+    def _object_motion(self, stops: Tensor) -> tuple[Tensor, Tensor]:
+        """How the world, as a ray of this stop takes it to lie, moves."""
+        motion = (self.stop * self.stop_scales).index_select(0, stops)
+        return motion[:, :3], motion[:, 3:]
 
 
-def _moved(rays: Rays, turn: Tensor, shift: Tensor) -> Rays:
-    """Turned about their origins (to first order: turns are a few hundredths of a degree) and shifted."""
-    directions = rays.directions + torch.linalg.cross(turn, rays.directions)
-    return Rays(origins=rays.origins + shift, directions=torch.nn.functional.normalize(directions, dim=1))
+def _lateral(vectors: Tensor, world_from_cam: Tensor) -> Tensor:
+    """What is square to the optical axis: this part of a ray shrinks as the focal length grows."""
+    axis = world_from_cam[:, :, 2]
+    return vectors - axis * (vectors * axis).sum(dim=1, keepdim=True)

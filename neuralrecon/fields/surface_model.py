@@ -67,7 +67,7 @@ class SurfaceModel(nn.Module):
     (it is `Jᵀ W1ᵀ (mask * w2)`). Everything is in the unit frame; the sdf is positive outside.
     """
 
-    def __init__(self, config: FieldConfig, n_sensors: int, generator: torch.Generator) -> None:
+    def __init__(self, config: FieldConfig, n_sensors: int, n_stops: int, generator: torch.Generator) -> None:
         super().__init__()
         self.config = config
         h = config.hidden
@@ -78,7 +78,7 @@ class SurfaceModel(nn.Module):
         self.color_hidden = _linear(config.color_grid.n_features + 3 + 9 + 1, h, generator)
         self.color_middle = _linear(h, h, generator)
         self.color_out = _linear(h, 3, generator)
-        self.sensors = SensorModel(n_sensors)
+        self.sensors = SensorModel(n_sensors, n_stops)
 
     def surface(
         self, points: Float[Tensor, "points 3"], active_levels: int | None = None

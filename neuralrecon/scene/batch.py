@@ -25,6 +25,7 @@ class ColorRays:
     rig_from_world: Float[Tensor, "rays 3 3"]
     world_from_cam: Float[Tensor, "rays 3 3"]
     sensors: Int[Tensor, "rays"]
+    stops: Int[Tensor, "rays"]
     images: Int[Tensor, "rays"]
 
 
@@ -40,3 +41,4 @@ class DepthRays:
     inlier: Float[Tensor, "rays"]
     world_from_cam: Float[Tensor, "rays 3 3"]
     sensors: Int[Tensor, "rays"]
+    stops: Int[Tensor, "rays"]

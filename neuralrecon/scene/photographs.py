@@ -26,6 +26,7 @@ class Photograph:
     cam_from_world: Rigid
     rig_from_world: Float[Tensor, "3 3"]
     sensor: int
+    stop: int
     u0: int
     v0: int
     rgb: UInt8[np.ndarray, "v u 3"]
@@ -56,6 +57,7 @@ class Pixels:
     origins: Float[Tensor, "images 3"]  # unit
     rig_from_world: Float[Tensor, "images 3 3"]
     sensors: Int[Tensor, "images"]
+    stops: Int[Tensor, "images"]
 
     @staticmethod
     def gather(photographs: Sequence[Photograph], unit_from_world: Similarity, edge_px: int) -> Pixels:
@@ -82,6 +84,7 @@ class Pixels:
             origins=torch.stack([unit_from_world.apply(t.translation) for t in world_from_cam]).float(),
             rig_from_world=torch.stack([p.rig_from_world for p in photographs]).float(),
             sensors=torch.tensor([p.sensor for p in photographs]),
+            stops=torch.tensor([p.stop for p in photographs]),
         )
 
     def draw(self, n_interior: int, n_edge: int, generator: torch.Generator) -> ColorRays:
@@ -109,5 +112,6 @@ class Pixels:
             rig_from_world=self.rig_from_world[image],
             world_from_cam=self.rotations[image],
             sensors=self.sensors[image],
+            stops=self.stops[image],
             images=image,
         )

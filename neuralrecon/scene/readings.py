@@ -25,6 +25,7 @@ class Readings:
     origins: Float[Tensor, "depth_images 3"]
     rotations: Float[Tensor, "depth_images 3 3"]
     sensors: Int[Tensor, "depth_images"]
+    stops: Int[Tensor, "depth_images"]
 
     def draw(self, n: int, generator: torch.Generator) -> DepthRays:
         chosen = torch.randint(len(self.points), (n,), generator=generator)
@@ -38,6 +39,7 @@ class Readings:
             inlier=self.inlier[chosen],
             world_from_cam=self.rotations[frames],
             sensors=self.sensors[frames],
+            stops=self.stops[frames],
         )
 
     @staticmethod
@@ -45,9 +47,10 @@ class Readings:
         points: Sequence[Tensor],
         cam_from_world: Sequence[Rigid],
         sensors: Sequence[int],
+        stops: Sequence[int],
         unit_from_world: Similarity,
     ) -> Readings:
-        """From points per depth image, in world metres; `sensors` counts as the scene's sensor names."""
+        """From points per depth image, in world metres; `sensors` and `stops` count as the capture's."""
         frames = torch.cat([torch.full((len(p),), i, dtype=torch.int32) for i, p in enumerate(points)])
         centers = torch.stack([pose.inverse().translation for pose in cam_from_world])
         return Readings(
@@ -57,6 +60,7 @@ class Readings:
             origins=unit_from_world.apply(centers).float(),
             rotations=torch.stack([pose.rotation.mT for pose in cam_from_world]).float(),
             sensors=torch.tensor(list(sensors)),
+            stops=torch.tensor(list(stops)),
         )
 
 

@@ -75,6 +75,8 @@ class Scene:
     readings: Readings | None
     held_out: tuple[Photograph, ...]
     sensor_names: tuple[str, ...]
+    stop_names: tuple[str, ...]
+    on_turntable: bool
     is_metric: bool
     world_per_mm: float
 
@@ -115,6 +117,8 @@ class Scene:
             readings=_gather_readings(depths, hull, unit_from_world, config, floor_m, world_per_mm),
             held_out=tuple(held_out),
             sensor_names=tuple(s.name for s in capture.sensors),
+            stop_names=tuple(f.name for f in capture.frames),
+            on_turntable=all(f.angle_deg is not None for f in capture.frames),
             is_metric=capture.is_metric,
             world_per_mm=world_per_mm,
         )
@@ -127,6 +131,7 @@ class Scene:
 
 def _read_photographs(capture: Capture, margin_px: int) -> list[Photograph]:
     names = [s.name for s in capture.sensors]
+    stops = {f.name: i for i, f in enumerate(capture.frames)}
     images = [i for i in capture.images_of(SensorKind.color) if i.mask_path is not None]
     log.info("reading %d photographs with silhouettes", len(images))
     return [
@@ -139,6 +144,7 @@ def _read_photographs(capture: Capture, margin_px: int) -> list[Photograph]:
             cam_from_world=capture.sensor_from_world(image),
             rig_from_world=_lights_from_world(capture.frame(image.frame)),
             sensor=names.index(image.sensor),
+            stop=stops[image.frame],
         )
         for image in images
     ]
@@ -196,6 +202,7 @@ def _gather_readings(
 ) -> Readings | None:
     points: list[torch.Tensor] = []
     sensors: list[int] = []
+    stops: list[int] = []
     poses: list[Rigid] = []
     for depth, image, capture in depths:
         pose = capture.sensor_from_world(image)
@@ -204,6 +211,7 @@ def _gather_readings(
         points.append(found[on_object(found, hull, unit_from_world, config.depth_tolerance_mm * world_per_mm, floor)])
         poses.append(pose)
         sensors.append([s.name for s in capture.sensors].index(image.sensor))
+        stops.append([f.name for f in capture.frames].index(image.frame))
     if not sum(len(p) for p in points):
         return None
-    return Readings.gather(points, poses, sensors, unit_from_world)
+    return Readings.gather(points, poses, sensors, stops, unit_from_world)

@@ -51,6 +51,7 @@ def save_fit(fit: Fit, folder: Path, training: TrainingState | None = None) -> P
         "world_per_mm": fit.world_per_mm,
         "scale": fit.unit_from_world.scale,
         "n_sensors": len(fit.model.sensors.log_gain),
+        "n_stops": len(fit.model.sensors.stop),
         "config": asdict(fit.config),
     }
     if training is not None:
@@ -94,7 +95,7 @@ def load_training(folder: Path) -> tuple[Fit, TrainingState | None]:
 def _fit_of(facts: dict, tensors: dict[str, Tensor]) -> tuple[Fit, TrainingState | None]:
     known = dict(facts["config"])
     config = FitConfig(field=FieldConfig(**known.pop("field")), **known)
-    model = SurfaceModel(config.field, facts["n_sensors"], torch.Generator())
+    model = SurfaceModel(config.field, facts["n_sensors"], facts["n_stops"], torch.Generator())
     model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     low, high = tensors["world.box"]
     fit = Fit(

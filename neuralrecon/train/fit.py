@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..errors import FitError
 from ..fields import SurfaceModel
+from ..fields.sensors import SensorModel
 from ..ops.march import INSIDE
 from ..render import Occupancy, free_room
 from ..scene import Scene
@@ -111,14 +112,23 @@ def _begin_or_resume(
         generator.set_state(state.generator)
         log.info("fit: going on from step %d", fit.step)
         return fit.model, fit.occupancy, allowed, generator, optimizer, fit.step
-    model = SurfaceModel(config.field, len(scene.sensor_names), generator)
-    model.sensors.set_scales(
-        math.radians(config.sensor_turn_deg),
-        config.sensor_shift_mm * scene.unit_per_mm,
-        config.sensor_reach_mm * scene.unit_per_mm,
-    )
+    model = SurfaceModel(config.field, len(scene.sensor_names), len(scene.stop_names), generator)
+    _set_scales(model.sensors, scene, config)
     start_from_hull(model, scene, config.first_levels, generator)
     return model, occupancy, allowed, generator, _optimizer(model, config), 0
+
+
+def _set_scales(sensors: SensorModel, scene: Scene, config: FitConfig) -> None:
+    """On a turntable the stops turn about the world's z axis only; elsewhere they are free."""
+    turn, stop = math.radians(config.sensor_turn_deg), math.radians(config.stop_turn_deg)
+    shift, reach, stop_shift = (
+        mm * scene.unit_per_mm for mm in (config.sensor_shift_mm, config.sensor_reach_mm, config.stop_shift_mm)
+    )
+    sensors.set_scales(turn, shift, reach, config.lens_percent / 100)
+    if scene.on_turntable:
+        sensors.set_stop_scales((0.0, 0.0, stop), 0.0, scene.unit_from_world.apply(torch.zeros(3)))
+    else:
+        sensors.set_stop_scales((stop, stop, stop), stop_shift, torch.full((3,), 0.5))
 
 
 def _descend(optimizer: torch.optim.Adam, terms: dict[str, Tensor], step: int) -> None:
@@ -140,7 +150,7 @@ def _refreshed(occupancy: Occupancy, model: SurfaceModel, now: Moment, allowed: 
 def _optimizer(model: SurfaceModel, config: FitConfig) -> torch.optim.Adam:
     tables = [model.sdf_table, model.color_table]
     colors = [model.sensors.log_gain, model.sensors.offset]
-    corrections = [model.sensors.pose, model.sensors.reach]
+    corrections = model.sensors.corrections()
     known = {id(p) for p in tables + colors + corrections}
     networks = [p for p in model.parameters() if id(p) not in known]
     return torch.optim.Adam(

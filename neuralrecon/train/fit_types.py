@@ -44,6 +44,9 @@ class FitConfig:
         sensor_turn_deg: standard deviation of the error of a sensor's given rotation.
         sensor_shift_mm: standard deviation of the error of a sensor's given position.
         sensor_reach_mm: standard deviation of a constant error of a depth sensor's readings.
+        lens_percent: standard deviation of the error of a sensor's focal length.
+        stop_turn_deg: standard deviation of the error of a stop's angle (of its rotation, without a turntable).
+        stop_shift_mm: standard deviation of the error of a stop's place, without a turntable.
         w_sensors: weight of the squared corrections, in standard deviations.
         w_below: weight of (d sdf / dz)^2 below the table, where the solid goes straight down.
         w_deep: weight of keeping what no ray reaches inside, per mm.
@@ -75,6 +78,9 @@ class FitConfig:
     sensor_turn_deg: float = 0.03
     sensor_shift_mm: float = 0.3
     sensor_reach_mm: float = 0.5
+    lens_percent: float = 0.03
+    stop_turn_deg: float = 0.01
+    stop_shift_mm: float = 0.1
     w_sensors: float = 5e-4
     w_below: float = 0.2
     w_deep: float = 0.005

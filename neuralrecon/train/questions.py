@@ -86,12 +86,11 @@ class Questions:
         parts = [torch.zeros(len(self.below) + len(self.deep), 3)]
         if self.seen is not None:
             batch, of_ray = self.seen.batch, self.seen.packed.ray_indices
-            origins, turned = batch.rays.origins[of_ray], batch.world_from_cam[of_ray]
-            parts.append(sensors.displacement(self.seen.points, origins, turned, batch.sensors[of_ray]))
+            parts.append(sensors.displacement(self.seen.points, batch, of_ray))
         if self.probes is not None:
             r, n = self.probes.readings, len(self.probes.before)
             near, along = self.probes.points[:n], r.rays.directions
-            parts.append(sensors.displacement(near, r.rays.origins, r.world_from_cam, r.sensors, along=along))
+            parts.append(sensors.displacement(near, r, along=along))
             parts.append(torch.zeros(len(self.probes.points) - n, 3))
         return torch.cat(parts)
 
