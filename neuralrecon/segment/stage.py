@@ -28,6 +28,7 @@ from .views import Outline, View
 log = logging.getLogger(__name__)
 
 POINTS_FILE = "points.ply"
+_METHOD = 1  # raise it when outlines come out otherwise, so that old ones are not used again
 _LEAST_VIEWS = 3
 _BOUNDS_MARGIN = 0.05  # of the longest side
 
@@ -230,7 +231,7 @@ def _digest(capture: Capture, config: SegmentConfig) -> str:
         return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
 
     told = [
-        asdict(config),
+        [_METHOD, asdict(config)],
         [capture.has_table, capture.bounds, stamp(capture.points_path)],
         [[asdict(s.camera), s.sensor_from_rig.matrix().tolist()] for s in capture.sensors],
         [[f.name, f.rig_from_world.matrix().tolist()] for f in capture.frames],
