@@ -477,6 +477,9 @@ def test_auto_takes_what_was_given_if_nothing_matches(tmp_path: Path, monkeypatc
     assert "cannot be refined" in found.warnings[0]
     with pytest.raises(CalibrationError):
         prepared_module.refined(capture, wanted.refine, CalibrateConfig(), tmp_path / "cal")
+    depth_only = replace(capture, images=capture.images_of(SensorKind.depth))
+    found = prepared_module.refined(depth_only, wanted.auto, CalibrateConfig(), tmp_path / "cal")
+    assert "no photographs" in found.warnings[0]
     (tmp_path / "mug" / "color_0.png").unlink()
     with pytest.raises((CaptureError, OSError)) as raised:
         prepared_module.refined(capture, wanted.auto, CalibrateConfig(), tmp_path / "cal")
@@ -488,6 +491,8 @@ def test_which_captures_lack_outlines(tmp_path: Path) -> None:
     assert not lacks_outlines(masked)
     bare = replace(masked, images=tuple(replace(i, mask_path=None) for i in masked.images))
     assert lacks_outlines(bare)
+    assert lacks_outlines(replace(bare, images=(*masked.images[:2], *bare.images[2:])))
+    assert not lacks_outlines(replace(bare, images=(*masked.images[:3], *bare.images[3:])))
     assert not lacks_outlines(replace(bare, depth_is_masked=True))
     plain = read_capture(write_plain_folder(tmp_path / "mug"))
     assert not lacks_outlines(replace(plain, images=plain.images_of(SensorKind.depth)))

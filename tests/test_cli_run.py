@@ -18,6 +18,7 @@ from neuralrecon.train import run as run_module
 from neuralrecon.train.__main__ import cli as train
 
 SMALL = [
+    "calibration=given",
     *("simulate.n_stops=6", "simulate.n_width=160", "simulate.np_width=120", "simulate.depth_width=120"),
     *("simulate.supersample=1", "scene.hull_resolution=64", "fit.steps=5", "fit.interior_rays=128"),
     *("fit.edge_rays=64", "fit.depth_rays=256", "fit.occupancy_resolution=64", "mesh.voxel_mm=4"),

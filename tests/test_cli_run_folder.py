@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 import yaml
+from tiny_captures import write_plain_folder
 
+from neuralrecon.capture import read_capture
 from neuralrecon.errors import ConfigError, FitError
-from neuralrecon.train.run_folder import RunFolder, Stages, as_yaml, kept_log, origin_of, plain, require_run
+from neuralrecon.train.run_folder import (
+    RunFolder,
+    Stages,
+    as_yaml,
+    kept_log,
+    origin_of,
+    plain,
+    require_run,
+    used_capture,
+)
 
 
 def files(folder: Path) -> set[str]:
@@ -96,6 +107,35 @@ def test_a_broken_write_leaves_the_old_file(tmp_path: Path) -> None:
         folder.write_text("config.yaml", None)  # type: ignore[arg-type]
     assert (tmp_path / "config.yaml").read_text() == "a: 1\n"
     assert files(tmp_path) == {"config.yaml", "fit/model"}
+
+
+def test_calibration_and_outlines_outlast_other_settings(tmp_path: Path) -> None:
+    """They know themselves whether they still hold; a fit and a mesh do not."""
+    folder = broken_off(tmp_path / "o")
+    for name in ("calibration", "masks"):
+        (folder.path / name).mkdir()
+        (folder.path / name / "kept").touch()
+    RunFolder.chosen(tmp_path / "o", "cup", "a: 2\n", overwrite=True).open()
+    assert files(tmp_path / "o") == {"config.yaml", "calibration/kept", "masks/kept"}
+
+
+def test_the_capture_comes_back_as_the_run_had_it(tmp_path: Path) -> None:
+    """With masks from another folder than the images', its own root, and the digits of its poses."""
+    given = read_capture(write_plain_folder(tmp_path / "data" / "mug"))
+    mask = tmp_path / "o" / "masks" / "a.png"
+    images = (replace(given.images[0], mask_path=mask, object_is_black=True), *given.images[1:])
+    capture = replace(given, images=images, is_metric=False)
+    folder = broken_off(tmp_path / "o")
+    folder.write_capture(capture)
+    folder.finish({"name": "mug", "capture": str(given.root)})
+    again = used_capture(tmp_path / "o")
+    assert (again.root, again.layout, again.is_metric) == (given.root.resolve(), "plain", False)
+    assert [(i.path, i.mask_path, i.object_is_black) for i in again.images] == [
+        (i.path, i.mask_path, i.object_is_black) for i in capture.images
+    ]
+    assert again.sensors[0].camera == given.sensors[0].camera
+    (tmp_path / "o" / "capture_used.json").unlink()
+    assert used_capture(tmp_path / "o").is_metric
 
 
 def test_require_run_names_the_nearest_folder(tmp_path: Path) -> None:

@@ -61,6 +61,10 @@ def refined(capture: Capture, wanted: CalibrationFrom, config: CalibrateConfig, 
         CaptureError: an image cannot be read.
     """
     try:
+        if not capture.images_of(SensorKind.color):
+            raise CalibrationError(
+                f"{capture.root}: no photographs, by which a calibration is refined; use calibration=given"
+            )
         found = calibrate_capture(capture, config, folder=folder)
     except CalibrationError as error:
         if wanted != CalibrationFrom.auto:
@@ -71,9 +75,9 @@ def refined(capture: Capture, wanted: CalibrationFrom, config: CalibrateConfig, 
 
 
 def lacks_outlines(capture: Capture) -> bool:
-    """Whether nothing says where the object is: photographs, none with a mask, and no depth of the object alone."""
+    """Whether most photographs have no mask, and there is no depth of the object alone: outlines are to be found."""
     photographs = capture.images_of(SensorKind.color)
-    return bool(photographs) and not capture.depth_is_masked and all(i.mask_path is None for i in photographs)
+    return not capture.depth_is_masked and 2 * sum(i.mask_path is None for i in photographs) > len(photographs)
 
 
 def _told(prepared: Prepared) -> Prepared:

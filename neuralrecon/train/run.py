@@ -124,8 +124,8 @@ def run(config: RunConfig) -> RunSummary:
         summary = replace(_products(result, scene, prepared, config, folder, stages), name=name)
         folder.finish(summary)
         _log.info("%s: done in %.0f s; all is in %s", name, sum(stages.seconds.values()), folder.path)
-        for line in summary.warnings:
-            _log.warning("warning: %s", line)
+        if not summary.is_metric:
+            _log.warning(_UNSCALED)
         return summary
 
 

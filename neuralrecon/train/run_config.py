@@ -59,7 +59,7 @@ class RunConfig:
         simulate: how a demo object's capture is made.
         calibrate: how a calibration is refined.
         photos: how photographs are calibrated from nothing.
-        segment: how outlines are found if no photograph has a mask.
+        segment: how outlines are found if most photographs have no mask.
     """
 
     object: ObjectConfig = field(default_factory=ObjectConfig)
