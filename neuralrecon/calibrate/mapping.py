@@ -253,8 +253,16 @@ def posed(model: pycolmap.Reconstruction) -> dict[str, Float[np.ndarray, "4 4"]]
     return poses
 
 
-def epipolar_shares(model: pycolmap.Reconstruction, database: Path) -> dict[str, float]:
-    """Per posed image, the share of its verified matches that lie within 4 px of the poses' own epipolar lines.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epipolar:
+    """How well poses explain the verified matches: per posed image the share of its own, and how many in all."""
+
+    shares: dict[str, float]
+    n_explained: int
+
+
+def epipolar_support(model: pycolmap.Reconstruction, database: Path) -> Epipolar:
+    """Verified matches that lie within 4 px of the poses' own epipolar lines.
 
     Verification looks at two images at a time, so these matches know nothing of the poses.
     """
@@ -275,7 +283,8 @@ def epipolar_shares(model: pycolmap.Reconstruction, database: Path) -> dict[str,
             for i in (first, second):
                 good[i] += n_good
                 total[i] += len(matches)
-    return {images[i].name: good[i] / total[i] if total[i] else 0.0 for i in images}
+    shares = {images[i].name: good[i] / total[i] if total[i] else 0.0 for i in images}
+    return Epipolar(shares=shares, n_explained=sum(good.values()) // 2)
 
 
 def _largest(models: dict[int, pycolmap.Reconstruction]) -> pycolmap.Reconstruction | None:

@@ -17,7 +17,7 @@ from ..errors import CalibrationError, ConfigError
 from .hull_check import silhouette_shares
 from .mapping import (
     MatchingConfig,
-    epipolar_shares,
+    epipolar_support,
     find_features,
     guess_focal_lengths,
     map_globally,
@@ -36,6 +36,7 @@ from .video import VIDEO_SUFFIXES, write_frames
 
 _LOG = logging.getLogger(__name__)
 _GROWS_FROM = 0.2
+_ENOUGH_AGREE = 0.95
 _LEAST_COVERED = 0.8
 
 
@@ -161,37 +162,69 @@ def _shares(structure: Structure) -> dict[str, float]:
 def _mapped(
     photos: PhotoSet, database: Path, work: Path, config: PhotosConfig
 ) -> tuple[pycolmap.Reconstruction, Structure]:
-    """The mapping whose views agree best; each attempt starts from what agreed in the one before."""
-    seed = config.matching.seed
-    best: tuple[pycolmap.Reconstruction, Structure] | None = None
-    for attempt in ("global", "grown", "incremental"):
-        if attempt == "global":
-            if config.incremental:
-                continue
-            guess_focal_lengths(database, seed)
-            model = map_globally(photos, database, work / "global", config.matching, seed)
-        elif attempt == "grown":
-            if best is None or best[1].agrees.mean() < _GROWS_FROM or best[1].agrees.sum() < 3:
-                continue
-            names = {n for n, ok in zip(best[1].names, best[1].agrees, strict=True) if ok}
-            start = without(best[0], {p.name for p in photos.photos} - names)
-            model = map_incrementally(photos, database, work / "grown", config.matching, start)
-        else:
-            model = map_incrementally(photos, database, work / "incremental", config.matching)
-        if model is None or model.num_reg_images() < 3:
-            continue
-        structure = recognised_structure(photos, posed(model), epipolar_shares(model, database), seed)
-        _LOG.info("%s: %d of %d agree", attempt, int(structure.agrees.sum()), len(photos.photos))
-        if best is None or structure.agrees.sum() > best[1].agrees.sum():
-            best = model, structure
-        if best[1].agrees.sum() >= 0.95 * len(photos.photos):
-            break
+    """The mapping that holds best: by the views on a rig or turntable that agree, else by the matches it explains.
+
+    Where a rig or turntable tells which views of global mapping are right, incremental mapping grows from those. Free
+    motion has no such witness: two halves may each be right and wrongly joined, so both mappers are always run.
+    """
+    seed, matching = config.matching.seed, config.matching
+    best: _Attempt | None = None
+    if not config.incremental:
+        guess_focal_lengths(database, seed)
+        best = _judged(photos, database, map_globally(photos, database, work / "global", matching, seed), seed)
+    if best is not None and best.is_witnessed and _GROWS_FROM <= best.share_agreed < _ENOUGH_AGREE:
+        wrong = {p.name for p in photos.photos} - best.agreed
+        grown = map_incrementally(photos, database, work / "grown", matching, without(best.model, wrong))
+        best = _better(best, _judged(photos, database, grown, seed))
+    if best is None or not best.is_witnessed or best.share_agreed < _ENOUGH_AGREE:
+        again = map_incrementally(photos, database, work / "incremental", matching)
+        best = _better(best, _judged(photos, database, again, seed))
     if best is None:
         raise CalibrationError(
             f"{photos.root}: none of the {len(photos.photos)} photographs could be placed; take more of them, closer "
             "together, of an object (or a table) with texture"
         )
-    return best
+    return best.model, best.structure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Attempt:
+    """A mapping and what speaks for it."""
+
+    model: pycolmap.Reconstruction
+    structure: Structure
+    n_photos: int
+    n_explained: int
+
+    @property
+    def is_witnessed(self) -> bool:
+        return self.structure.rig is not None or self.structure.turntable is not None
+
+    @property
+    def agreed(self) -> set[str]:
+        return {n for n, ok in zip(self.structure.names, self.structure.agrees, strict=True) if ok}
+
+    @property
+    def share_agreed(self) -> float:
+        return len(self.agreed) / self.n_photos
+
+
+def _judged(photos: PhotoSet, database: Path, model: pycolmap.Reconstruction | None, seed: int) -> _Attempt | None:
+    if model is None or model.num_reg_images() < 3:
+        return None
+    support = epipolar_support(model, database)
+    structure = recognised_structure(photos, posed(model), support.shares, seed)
+    agreed = int(structure.agrees.sum())
+    _LOG.info("%s: %d of %d agree, %d matches", structure.kind, agreed, len(photos.photos), support.n_explained)
+    return _Attempt(model=model, structure=structure, n_photos=len(photos.photos), n_explained=support.n_explained)
+
+
+def _better(a: _Attempt | None, b: _Attempt | None) -> _Attempt | None:
+    if a is None or b is None:
+        return a if b is None else b
+    if a.is_witnessed or b.is_witnessed:
+        return max(a, b, key=lambda x: (x.is_witnessed, len(x.agreed), x.n_explained))
+    return max(a, b, key=lambda x: x.n_explained)
 
 
 def _views_left_out(photos: PhotoSet, structure: Structure, result: Settled) -> list[str]:
@@ -205,6 +238,7 @@ def _views_left_out(photos: PhotoSet, structure: Structure, result: Settled) -> 
         ([n for n in wrong if n not in settled_names], f"posed in contradiction to {check} and left out"),
         ([n for n in never if n not in settled_names], "could not be placed and left out"),
         ([n for n in (*wrong, *never) if n in settled_names], "not placed by matching: posed by the rig"),
+        ([n for n in result.unsupported if n not in (*wrong, *never)], "saw too little that others see and left out"),
     ):
         if names:
             lines.append(f"{len(names)} photographs {what}: {listed(names)}")

@@ -271,7 +271,8 @@ def _stem(name: str) -> str:
 def _angle_deg(rig_from_world: ndarray) -> float:
     """The angle A in rig_from_world = Rz(-A), 0 to 360."""
     sine = rig_from_world[0, 1] - rig_from_world[1, 0]
-    return float(np.rad2deg(np.arctan2(sine, rig_from_world[0, 0] + rig_from_world[1, 1])) % 360)
+    angle_deg = float(np.rad2deg(np.arctan2(sine, rig_from_world[0, 0] + rig_from_world[1, 1])))
+    return angle_deg if angle_deg >= 0 else max(angle_deg + 360, 0.0) % 360
 
 
 def _rigid(pose: ndarray) -> Rigid:

@@ -16,12 +16,14 @@ from .checks import inverted
 from .features import n_threads, quiet_colmap
 from .photo_files import Photo, PhotoSet
 from .projection import BY_FACTOR, INTRINSICS, N_POSE, N_SENSOR, Observations, RigState, residuals
+from .sharpen import sharpen
 from .structure import Structure
 from .tracks import fitting, renumbered
 
 _ROUNDS_PX = (8.0, 3.0, 1.5)
 _LEAST_ANGLE_DEG = 1.5
 _SIGMA_PX = 0.5
+_PATCH_SIGMA_PX = 0.15
 _ENOUGH_OBSERVATIONS = 300
 _SHORTEST = 3
 LEAST_OBSERVATIONS = 20
@@ -55,21 +57,22 @@ def settled(
 ) -> Settled:
     """Adjust the views that agree; with a rig, also those that did not but whose place the rig tells.
 
-    Twice: triangulate all matches with the poses as they are, adjust robustly, drop observations that are off. A rig's
-    sensors keep one place each. Distortion is k1 k2 p1 p2; what the photographs cannot tell of the lenses stays near
-    the usual. Photographs with fewer than 20 observations in the end are `unsupported` and left out.
+    Twice: triangulate all matches with the poses as they are, adjust robustly, drop observations that are off; then
+    once more with the patches around the points aligned between photographs. A rig's sensors keep one place each.
+    Distortion is k1 k2 p1 p2; what the photographs cannot tell of the lenses stays near the usual. Photographs with
+    fewer than 20 observations in the end are `unsupported` and left out.
     """
     own_database = database.with_suffix(".settled.db")
     poses = _poses_by_name(photos, structure)
     views = [p for p in photos.photos if p.name in poses]
     places = _Places.of(photos, structure, views, poses, model)
-    for last in (False, True):
+    for _ in range(2):
         shutil.copyfile(database, own_database)
         work = _triangulated(photos, places, views, own_database, seed)
-        places, keep, points, off_px = _adjusted(places, work, views)
-        if last:
-            return _collected(places, work, views, keep, points, off_px, photos.root)
-    raise AssertionError
+        places, seen, points = _adjusted(places, work, views)
+    places, seen, points = _sharpened(places, seen, points, views)
+    off_px = np.linalg.norm(residuals(places.state(points), seen) * seen.sigma[:, None], axis=1)
+    return _collected(places, views, seen, points, off_px)
 
 
 def _poses_by_name(photos: PhotoSet, structure: Structure) -> dict[str, np.ndarray]:
@@ -247,8 +250,8 @@ def _thin(work: pycolmap.Reconstruction) -> None:
 
 def _adjusted(
     places: _Places, work: pycolmap.Reconstruction, views: list[Photo]
-) -> tuple[_Places, Observations, np.ndarray, np.ndarray]:
-    """Moved places, the observations that fit them, all points, and how far each observation is off."""
+) -> tuple[_Places, Observations, np.ndarray]:
+    """Moved places, the observations that fit them, and their points."""
     index = {p.name: i for i, p in enumerate(views)}
     view_of = {i.image_id: index[i.name] for i in work.images.values() if i.name in index}
     points = np.array([p.xyz for p in work.points3D.values()]).reshape(-1, 3)
@@ -275,18 +278,33 @@ def _adjusted(
         compact, renamed = renumbered(state, seen)
         state = adjust(compact, renamed, places.prior(compact), n_steps=15).state
         seen = renamed
-    off_px = np.linalg.norm(residuals(state, seen), axis=1) * _SIGMA_PX
-    return places.moved_to(state), seen, state.points, off_px
+    return places.moved_to(state), seen, state.points
+
+
+def _sharpened(
+    places: _Places, seen: Observations, points: np.ndarray, views: list[Photo]
+) -> tuple[_Places, Observations, np.ndarray]:
+    """Adjusted once more, to patches aligned between photographs; left at the features where too few align."""
+    path_of = {(s, f): p.path for s, f, p in zip(places.sensor_of, places.frame_of, views, strict=True)}
+
+    def read_grey(sensor: int, stop: int) -> Float32[np.ndarray, "v u"]:
+        with opened_image(path_of[sensor, stop], "photograph") as image:
+            return np.asarray(image.convert("L"), dtype=np.float32)
+
+    state = places.state(points)
+    pixel, aligned = sharpen(state, seen, read_grey)
+    sharp = replace(seen, pixel=pixel, sigma=np.full(len(seen), _PATCH_SIGMA_PX))[aligned]
+    keep = fitting(state, sharp, within_px=_ROUNDS_PX[-1], least_angle_deg=_LEAST_ANGLE_DEG, shortest=_SHORTEST)
+    n_now, n_before = (np.unique(s.sensor * len(views) + s.stop, return_counts=True)[1] for s in (sharp[keep], seen))
+    if len(n_now) < len(n_before) or n_now.min() < 2 * LEAST_OBSERVATIONS:
+        return places, seen, points
+    state, sharp = renumbered(state, sharp[keep])
+    state = adjust(state, sharp, places.prior(state), n_steps=15).state
+    return places.moved_to(state), sharp, state.points
 
 
 def _collected(
-    places: _Places,
-    work: pycolmap.Reconstruction,
-    views: list[Photo],
-    seen: Observations,
-    points: np.ndarray,
-    off_px: np.ndarray,
-    root: Path,
+    places: _Places, views: list[Photo], seen: Observations, points: np.ndarray, off_px: np.ndarray
 ) -> Settled:
     view_at = {(s, f): i for i, (s, f) in enumerate(zip(places.sensor_of, places.frame_of, strict=True))}
     view = np.array([view_at[s, f] for s, f in zip(seen.sensor, seen.stop, strict=True)], dtype=np.int64)

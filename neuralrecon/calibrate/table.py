@@ -94,11 +94,11 @@ def _lowest_plane(points: ndarray, above: ndarray, thickness: float, seed: int) 
     for _ in range(5):
         normal, offset, share = best
         height = np.abs(points @ normal - offset)
-        own = points[height < thickness]
-        # What stands on the table reaches into the layer from above: fit the plane's own, narrower spread.
-        own = own[height[height < thickness] <= _OWN_SPREAD * np.median(height[height < thickness])]
+        own, height = points[height < thickness], height[height < thickness]
         if share == 0.0 or len(own) < 3:
             break
+        # What stands on the table reaches into the layer from above: fit the plane's own, narrower spread.
+        own = own[height <= max(_OWN_SPREAD * float(np.median(height)), 1e-9)]
         middle = own.mean(axis=0)
         fitted = np.linalg.svd(own - middle, full_matrices=False)[2][2]
         plane = _scored(points, fitted, float(fitted @ middle), above, thickness)
