@@ -26,6 +26,8 @@ EXHAUSTIVE_UP_TO = 120
 _NEIGHBOURS = 8
 _LANDMARKS = 24
 _LEAST_INLIERS = 20
+_STRONG_INLIERS = 50
+_CONTRADICTED_SHARE = 0.3
 _FOCAL_RATIOS = (0.4, 2.5)
 _EPIPOLAR_PX = 4.0
 _LARGE_PX = 1000
@@ -255,10 +257,15 @@ def posed(model: pycolmap.Reconstruction) -> dict[str, Float[np.ndarray, "4 4"]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epipolar:
-    """How well poses explain the verified matches: per posed image the share of its own, and how many in all."""
+    """How well poses explain the verified matches.
+
+    `shares` is by posed image. `contradicted` are those pairs with 50 matches and more of which the poses explain less
+    than 30 %: chance makes many small pairs of look-alike places, hardly a large one.
+    """
 
     shares: dict[str, float]
     n_explained: int
+    contradicted: tuple[tuple[str, str], ...]
 
 
 def epipolar_support(model: pycolmap.Reconstruction, database: Path) -> Epipolar:
@@ -269,6 +276,7 @@ def epipolar_support(model: pycolmap.Reconstruction, database: Path) -> Epipolar
     images = {i.image_id: i for i in model.images.values() if i.has_pose}
     poses = posed(model)
     good, total = dict.fromkeys(images, 0), dict.fromkeys(images, 0)
+    contradicted = []
     with quiet_colmap(), pycolmap.Database.open(database) as db:
         xy = {i: image.camera.cam_from_img(db.read_keypoints(i)[:, :2].astype(float)) for i, image in images.items()}
         for pair_id, geometry in zip(*db.read_two_view_geometries(), strict=True):
@@ -280,11 +288,13 @@ def epipolar_support(model: pycolmap.Reconstruction, database: Path) -> Epipolar
             focal = (images[first].camera.mean_focal_length() + images[second].camera.mean_focal_length()) / 2
             off = epipolar_distances(motion, xy[first][matches[:, 0]], xy[second][matches[:, 1]]) * focal
             n_good = int(np.count_nonzero(off < _EPIPOLAR_PX))
+            if len(matches) >= _STRONG_INLIERS and n_good < _CONTRADICTED_SHARE * len(matches):
+                contradicted.append((images[first].name, images[second].name))
             for i in (first, second):
                 good[i] += n_good
                 total[i] += len(matches)
     shares = {images[i].name: good[i] / total[i] if total[i] else 0.0 for i in images}
-    return Epipolar(shares=shares, n_explained=sum(good.values()) // 2)
+    return Epipolar(shares=shares, n_explained=sum(good.values()) // 2, contradicted=tuple(contradicted))
 
 
 def _largest(models: dict[int, pycolmap.Reconstruction]) -> pycolmap.Reconstruction | None:

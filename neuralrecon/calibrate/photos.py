@@ -16,6 +16,7 @@ from ..capture.types import Capture
 from ..errors import CalibrationError, ConfigError
 from .hull_check import silhouette_shares
 from .mapping import (
+    Epipolar,
     MatchingConfig,
     epipolar_support,
     find_features,
@@ -37,6 +38,7 @@ from .video import VIDEO_SUFFIXES, write_frames
 _LOG = logging.getLogger(__name__)
 _GROWS_FROM = 0.2
 _ENOUGH_AGREE = 0.95
+_NEARLY_ALL = 0.9
 _LEAST_COVERED = 0.8
 
 
@@ -162,7 +164,7 @@ def _shares(structure: Structure) -> dict[str, float]:
 def _mapped(
     photos: PhotoSet, database: Path, work: Path, config: PhotosConfig
 ) -> tuple[pycolmap.Reconstruction, Structure]:
-    """The mapping that holds best: by the views on a rig or turntable that agree, else by the matches it explains.
+    """The mapping that holds best: by the views on a rig or turntable that agree, else by the matches it contradicts.
 
     Where a rig or turntable tells which views of global mapping are right, incremental mapping grows from those. Free
     motion has no such witness: two halves may each be right and wrongly joined, so both mappers are always run.
@@ -194,7 +196,7 @@ class _Attempt:
     model: pycolmap.Reconstruction
     structure: Structure
     n_photos: int
-    n_explained: int
+    support: Epipolar
 
     @property
     def is_witnessed(self) -> bool:
@@ -215,16 +217,19 @@ def _judged(photos: PhotoSet, database: Path, model: pycolmap.Reconstruction | N
     support = epipolar_support(model, database)
     structure = recognised_structure(photos, posed(model), support.shares, seed)
     agreed = int(structure.agrees.sum())
-    _LOG.info("%s: %d of %d agree, %d matches", structure.kind, agreed, len(photos.photos), support.n_explained)
-    return _Attempt(model=model, structure=structure, n_photos=len(photos.photos), n_explained=support.n_explained)
+    n_against = len(support.contradicted)
+    _LOG.info("%s: %d of %d agree, %d pairs contradict", structure.kind, agreed, len(photos.photos), n_against)
+    return _Attempt(model=model, structure=structure, n_photos=len(photos.photos), support=support)
 
 
 def _better(a: _Attempt | None, b: _Attempt | None) -> _Attempt | None:
     if a is None or b is None:
         return a if b is None else b
     if a.is_witnessed or b.is_witnessed:
-        return max(a, b, key=lambda x: (x.is_witnessed, len(x.agreed), x.n_explained))
-    return max(a, b, key=lambda x: x.n_explained)
+        return max(a, b, key=lambda x: (x.is_witnessed, len(x.agreed), x.support.n_explained))
+    most = max(len(a.agreed), len(b.agreed))
+    whole = [x for x in (a, b) if len(x.agreed) >= _NEARLY_ALL * most]
+    return min(whole, key=lambda x: (len(x.support.contradicted), -x.support.n_explained))
 
 
 def _views_left_out(photos: PhotoSet, structure: Structure, result: Settled) -> list[str]:
