@@ -73,7 +73,7 @@ class RunConfig:
     every_nth_stop: int = 1
     downscale: int = 1
     formats: list[MeshFormat] = field(default_factory=list)
-    calibration: CalibrationFrom = CalibrationFrom.given
+    calibration: CalibrationFrom = CalibrationFrom.auto
     simulate: SimulateConfig = field(default_factory=SimulateConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     photos: PhotosConfig = field(default_factory=PhotosConfig)
