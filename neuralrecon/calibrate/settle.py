@@ -29,7 +29,9 @@ _SHORTEST = 3
 LEAST_OBSERVATIONS = 20
 # What lenses are like, where the photographs cannot tell: aspect, principal point (share of the longer side), k1 k2
 # p1 p2. All views from around one axis, with a narrow lens, tell the principal point hardly, and k2, p1, p2 not at all.
+# Features alone, in free motion, would rather bend the lens than the scene: there it is held tighter.
 _ASPECT, _CENTRE, _K1, _K2, _P = 1e-3, 0.01, 0.2, 0.1, 1e-3
+_CENTRE_IN_FREE_MOTION, _K2_IN_FREE_MOTION, _P_IN_FREE_MOTION = 0.001, 0.02, 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,7 @@ class _Places:
     sensor_of: Int[np.ndarray, "views"]
     frame_of: Int[np.ndarray, "views"]
     is_rig: bool
+    is_free: bool
     reach: float
 
     @staticmethod
@@ -135,6 +138,7 @@ class _Places:
             sensor_of=np.array([sensors.index(p.sensor) for p in views]),
             frame_of=np.array([frames.index(p.stop if structure.rig else p.name) for p in views]),
             is_rig=structure.rig is not None,
+            is_free=structure.rig is None and structure.turntable is None,
             reach=structure.reach,
         )
 
@@ -163,8 +167,11 @@ class _Places:
     def prior(self, state: RigState) -> Prior:
         """What holds the lenses near the usual, and the gauge: one sensor, one frame, and the distance to another."""
         mean = {"aspect": 1.0, "cx": self.sizes[:, 0] / 2, "cy": self.sizes[:, 1] / 2, "k1": 0.0, "k2": 0.0, "p1": 0.0}
-        centre = _CENTRE * self.sizes.max(axis=1)
-        sigma = {"f": np.inf, "aspect": _ASPECT, "cx": centre, "cy": centre, "k1": _K1, "k2": _K2, "p1": _P, "p2": _P}
+        centre, k2, p = (
+            (_CENTRE_IN_FREE_MOTION, _K2_IN_FREE_MOTION, _P_IN_FREE_MOTION) if self.is_free else (_CENTRE, _K2, _P)
+        )
+        sigma = {"f": np.inf, "aspect": _ASPECT, "k1": _K1, "k2": k2, "p1": p, "p2": p}
+        sigma["cx"] = sigma["cy"] = centre * self.sizes.max(axis=1)
         mean_intrinsics = state.intrinsics.copy()
         sensors = np.zeros((len(self.sensors), N_SENSOR))
         for i, name in enumerate(INTRINSICS):
