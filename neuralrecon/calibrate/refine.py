@@ -10,7 +10,7 @@ import numpy as np
 
 from ..capture import Capture
 from ..errors import CalibrationError
-from .adjust import Adjusted, adjust
+from .adjust import Adjusted, Prior, adjust, off_prior
 from .checks import inverted, looked_at
 from .depth_links import link_depth
 from .features import extract_features, match_features, read_keypoints
@@ -18,7 +18,7 @@ from .gauge import with_gauge
 from .outcome import LEAST_OBSERVATIONS, reported
 from .pairs import pairs_by_rig
 from .problem import Problem
-from .projection import Observations, RigState, residuals
+from .projection import N_POSE, Observations, RigState, residuals
 from .sharpen import sharpen
 from .tracks import (
     Keypoints,
@@ -39,6 +39,7 @@ _SIFT_SIGMA_PX, _PATCH_SIGMA_PX = 1.0, 0.15
 _SHORTEST = 3
 _LEAST_ANGLE_DEG = 4.0
 _LEAST_MATCHES = 100
+_WELL_SEEN, _ENOUGH_SENSORS = 500, 3
 _ALIGNMENTS = (6, 20)  # steps of adjustment after each
 _DEPTH_SIGMA_MM, _DEPTH_SHARED_MM = 3.0, 0.3  # of one reading at 0.8 m; of what all readings of a sensor have in common
 _DEPTH_ROUNDS_MM = ((30.0, 8), (10.0, 5), (6.0, 5))  # how far a reading may be off, and steps of adjustment
@@ -59,6 +60,7 @@ def refine(capture: Capture, config: CalibrateConfig, folder: Path) -> Calibrati
     for n_steps in _ALIGNMENTS:
         adjusted, seen = by_patches(problem, state, seen, n_steps)
         state = adjusted.state
+    problem = replace(problem, prior=as_found(problem.prior, state, seen))
     adjusted, links = with_depth(problem, state, seen)
     if problem.stops == Stops.axis:
         count = np.bincount(seen.and_(links).sensor, minlength=len(capture.sensors))
@@ -131,6 +133,24 @@ def by_patches(problem: Problem, state: RigState, seen: Observations, n_steps: i
     adjusted = adjust(state, seen, problem.prior, n_steps=n_steps)
     log.info("%d aligned patches: %s", len(seen), told(adjusted.state, seen))
     return adjusted, seen
+
+
+def as_found(prior: Prior, state: RigState, seen: Observations) -> Prior:
+    """The priors of places, turns and lenses no wider than the sensors that are seen best have turned out to be off.
+
+    So a sensor that hardly any point speaks for is held as the given calibration deserves. At most ten times narrower.
+    """
+    count = np.bincount(seen.sensor, minlength=len(prior.sensors))
+    best = count >= max(_WELL_SEEN, np.median(count[count > 0]))
+    if best.sum() < _ENOUGH_SENSORS:
+        return prior
+    off, _ = off_prior(state, prior)
+    sensors = prior.sensors.copy()
+    for of_kind in (slice(0, 3), slice(3, N_POSE), slice(N_POSE, N_POSE + 1)):
+        typical = np.sqrt(np.mean(off[best, of_kind] ** 2))
+        given = prior.sensors[:, of_kind]
+        sensors[:, of_kind] = np.clip(np.where(given > 0, typical, 0.0), 0.1 * given, given)
+    return replace(prior, sensors=sensors)
 
 
 def with_depth(problem: Problem, state: RigState, seen: Observations) -> tuple[Adjusted, Observations]:
