@@ -228,7 +228,7 @@ def _meshes(folder: Path, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     here, rows = args.out / folder.resolve().name, []
     for what, capture in (("exact", here / "exact"), ("calibrated 0", here / "seed0" / MODEL_FOLDER)):
         out = here / f"run_{what.replace(' ', '_')}"
-        words = [f"capture={quoted(capture)}", f"out={quoted(out)}", *args.set]
+        words = [f"capture={quoted(capture)}", f"out={quoted(out)}", "calibration=given", *args.set]
         log = out.with_suffix(".txt")
         command = measured_command([sys.executable, "-m", "neuralrecon.train", *words], log)
         told = {} if command.exit_code else json.loads((out / SUMMARY_FILE).read_text())["report"]["raw"]

@@ -223,6 +223,23 @@ def test_masks_of_another_folder_stay_the_captures(plain: Path, tmp_path: Path, 
     assert read_capture(tmp_path / "cal" / "model").images[0].mask_path is None
 
 
+def test_captures_of_links_are_calibrated_too(plain: Path, tmp_path: Path, calls: list[Capture]) -> None:
+    """They keep their own names; the model names the real places."""
+    links = tmp_path / "elsewhere" / "links"
+    links.mkdir(parents=True)
+    for file in plain.iterdir():
+        (links / file.name).symlink_to(file)
+    given = read_capture(plain)
+    given = replace(given, root=links, images=tuple(replace(i, path=links / i.path.name) for i in given.images))
+    found = calibrate_capture(given, folder=tmp_path / "cal")
+    assert [i.path for i in found.capture.images] == [i.path for i in given.images]
+    assert found.capture.root == links
+    np.testing.assert_allclose(centers(found.capture) - centers(given), [[SHIFT_M, 0, 0]] * 2, atol=1e-12)
+    assert {i.path.resolve().parent for i in read_capture(tmp_path / "cal" / "model").images} == {plain.resolve()}
+    calibrate_capture(given, folder=tmp_path / "cal")
+    assert len(calls) == 1
+
+
 def test_what_is_calibrated_how(plain: Path, tmp_path: Path) -> None:
     """A broken calibration is told, not taken for photographs without one."""
     given = read_capture(plain)

@@ -75,6 +75,15 @@ def calibrate_capture(
     """
     config, photos = config or CalibrateConfig(), photos or PhotosConfig()
     known = source_of(source, method)
+    if isinstance(known, Path):
+        return _calibrated(known, config, photos, folder, force)
+    found = _calibrated(_below_one_root(known), config, photos, folder, force)
+    return replace(found, capture=replace(found.capture, root=known.root, images=known.images))
+
+
+def _calibrated(
+    known: Capture | Path, config: CalibrateConfig, photos: PhotosConfig, folder: str | Path | None, force: bool
+) -> Calibration:
     if folder is None:
         if isinstance(known, Path) and known.suffix.lower() in VIDEO_SUFFIXES:
             raise ConfigError(f"{known}: the frames of a video need a folder to be kept in; give one")
@@ -103,15 +112,12 @@ def source_of(source: Capture | str | Path, method: Method) -> Capture | Path:
 
 
 def inputs_of(source: Capture | Path, config: CalibrateConfig, photos: PhotosConfig) -> str:
-    """All that a calibration depends on, in one short text: files by name, size and date, settings, this program.
-
-    Raises:
-        CaptureError: an image lies outside of the capture's root.
-    """
+    """All that a calibration depends on, in one short text: files by name, size and date, settings, this program."""
     if isinstance(source, Path):
         folders = [source, Path(photos.masks)] if photos.masks else [source]
         files = [f for folder in folders for f in ([folder] if folder.is_file() else sorted(folder.rglob("*")))]
         return _short([[_stamp(f) for f in files if f.is_file()], asdict(photos), _program()])
+    source = _below_one_root(source)
     told = described(_with_masks_below_root(source), source.root)
     files = [_stamp(p) for i in source.images for p in (i.path, i.mask_path) if p is not None]
     return _short([told, files, asdict(config), _program()])
@@ -181,8 +187,17 @@ def _describable(capture: Capture, source: Capture | Path) -> Capture:
     """
     if isinstance(source, Capture):
         return _with_masks_below_root(capture)
-    files = [capture.root, *(i.mask_path for i in capture.images if i.mask_path is not None)]
+    files = [capture.root, *(p for i in capture.images for p in (i.path, i.mask_path) if p is not None)]
     return replace(capture, root=Path(os.path.commonpath([file.resolve() for file in files])))
+
+
+def _below_one_root(capture: Capture) -> Capture:
+    """The capture; if links lead out of its root, its images by their real places and a root above all of them."""
+    root, places = capture.root.resolve(), [i.path.resolve() for i in capture.images]
+    if all(place.is_relative_to(root) for place in places):
+        return capture
+    images = tuple(replace(i, path=place) for i, place in zip(capture.images, places, strict=True))
+    return replace(capture, root=Path(os.path.commonpath([root, *places])), images=images)
 
 
 def _with_masks_below_root(capture: Capture) -> Capture:
