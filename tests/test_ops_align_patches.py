@@ -39,8 +39,8 @@ def test_a_known_shift_is_found():
     assert inside.all()
     shifted = 3.0 * waves(0.7, -0.4) + torch.tensor([9.0, 0.0, 0.0])[:, None, None]  # gain and offset must not matter
     found = align_patches(shifted, patches, normalised(templates), 10)
-    # bilinear reading of waves 13 px long is off by at most (2 pi / 13)^2 / 8 = 3 % of their height, and at its steepest
-    # such a wave climbs 48 % of its height a pixel: 0.06 px
+    # bilinear reading of waves 13 px long is off by at most (2 pi / 13)^2 / 8 = 3 % of their height, and such a wave
+    # climbs 48 % of its height a pixel at its steepest: 0.06 px
     torch.testing.assert_close(
         found.center - patches.center, torch.tensor([0.7, -0.4]).expand(40, 2), atol=0.06, rtol=0
     )

@@ -62,7 +62,7 @@ def _around_object(masks: Sequence[ndarray], cameras: Sequence[Camera], poses: n
         off = np.linalg.norm(np.einsum("nij,nj->ni", across, point - centres), axis=1)
         weight = 1 / np.maximum(off, max(0.1 * float(np.median(off)), 1e-12))
     radius = 1.3 * float(np.median(np.array(half_angles) * np.linalg.norm(centres - point, axis=1)))
-    return point - radius, point + radius
+    return np.subtract(point, radius), np.add(point, radius)
 
 
 def _pixels(camera: Camera, cam_from_world: ndarray, points: ndarray) -> ndarray:

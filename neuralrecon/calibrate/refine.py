@@ -91,6 +91,11 @@ def found_tracks(problem: Problem, folder: Path) -> tuple[Keypoints, np.ndarray]
     middle, _ = looked_at(poses)
     pairs = pairs_by_rig(inverted(poses)[:, :3, 3], middle, config.n_partners)
     log.info("matching %d pairs", len(pairs))
+    if not len(pairs):
+        raise CalibrationError(
+            f"{capture.root}: no two photographs look at the object from less than 40 deg apart, so none can be matched; "
+            "take more of them, or keep the given calibration"
+        )
     matches = match_features(database, [(names[a], names[b]) for a, b in pairs], folder / "pairs.txt")
     keypoints, index_of = gather_keypoints(
         names, read_keypoints(database), [s for s, _ in places], [f for _, f in places]

@@ -18,7 +18,8 @@ def align_patches_cpu(channels: Tensor, patches: Patches, templates: Tensor, n_s
     correlation, last_step, inside = torch.zeros(n), torch.zeros(n), torch.ones(n, dtype=torch.bool)
     given = (channels, patches.by_step, patches.tilt, offsets(templates.shape[1]), templates)
     arrays = tuple(x.contiguous().numpy() for x in given)
-    _align(*arrays, n_steps, center.numpy(), correlation.numpy(), last_step.numpy(), inside.numpy())
+    found = center.numpy(), correlation.numpy(), last_step.numpy(), inside.numpy()
+    _align(*arrays, n_steps, *found)  # pyright: ignore[reportCallIssue]
     return Alignment(center=center, correlation=correlation, last_step=last_step, inside=inside)
 
 
