@@ -93,7 +93,7 @@ def found_tracks(problem: Problem, folder: Path) -> tuple[Keypoints, np.ndarray]
     log.info("matching %d pairs", len(pairs))
     if not len(pairs):
         raise CalibrationError(
-            f"{capture.root}: no two photographs look at the object from less than 40 deg apart, so none can be matched; "
+            f"{capture.root}: no two photographs look at the object from less than 40 deg apart, so none match; "
             "take more of them, or keep the given calibration"
         )
     matches = match_features(database, [(names[a], names[b]) for a, b in pairs], folder / "pairs.txt")
