@@ -68,7 +68,7 @@ def scale_from_depth(views: Sequence[DepthView]) -> Scale:
     spread = _MEDIAN_TO_SIGMA * float(np.median(np.abs(medians - np.median(medians))))
     return Scale(
         metres_per_unit=_median(by_image),
-        relative_error=_MEDIAN_SPREAD * spread / np.sqrt(len(by_image)),
+        relative_error=float(_MEDIAN_SPREAD * spread / np.sqrt(len(by_image))),
         n_readings=sum(len(r) for r in by_image),
         n_images=len(by_image),
     )
