@@ -12,8 +12,9 @@ _N_GAUSSIANS = 5
 _N_VALUES = _N_GAUSSIANS * 13  # of OpenCV's mixtures: a weight, a mean and a covariance each, in its order of colours
 _STEP, _N_STEPS = 4, 64  # of the looked up colours
 # log odds: what a pixel can count for at most, what lying well within the hull of the others counts, what makes sure
-_MOST_ODDS, _ODDS_WITHIN, _SURE_ODDS = 4.0, 2.0, 3.0
-_SMOOTHING = 0.02  # of the object's size: over which colours are taken together
+_MOST_ODDS, _ODDS_WITHIN, _SURE_ODDS = 4.0, 3.0, 2.0
+_HULL_EXCESS_PX = 2.0  # how much wider than the object a hull by vote is all around, at least
+_SMOOTHING = 0.01  # of the object's size: over which colours are taken together
 
 Outline = Bool[np.ndarray, "v u"]
 Mixtures = tuple[np.ndarray, np.ndarray]  # of the background, of the object
@@ -41,11 +42,12 @@ class Region:
         this photograph shows. Widths are shares of the side of a square as large as `prior`, at least 2 px.
         """
         size = float(np.sqrt(prior.sum()))
-        depth = depth_px(prior) / max(inwards * size, 2.0)
-        surely = depth > 1
+        depth, reach = depth_px(prior), max(inwards * size, 2.0)
+        surely = depth > reach
         if log_odds is not None and size > 0:
+            within = ((depth - _HULL_EXCESS_PX) / reach).clip(0, 1)
             clipped = np.clip(log_odds, -_MOST_ODDS, _MOST_ODDS)
-            evidence = cv2.GaussianBlur(clipped, (0, 0), max(_SMOOTHING * size, 1.0)) + _ODDS_WITHIN * depth.clip(0, 1)
+            evidence = cv2.GaussianBlur(clipped, (0, 0), max(_SMOOTHING * size, 1.0)) + _ODDS_WITHIN * within
             surely = prior & (evidence > _SURE_ODDS)
         return Region(surely=surely, undecided=(depth_px(~prior) <= max(outwards * size, 2.0)) & ~surely, likely=prior)
 

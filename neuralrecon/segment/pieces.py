@@ -7,7 +7,7 @@ from scipy.ndimage import label
 
 from .views import Outline
 
-_LEAST_PIECE, _MOST_HOLE = 0.05, 0.002  # of the largest piece
+_LEAST_PIECE, _MOST_HOLE = 0.05, 0.03  # of the largest piece
 
 
 def largest_piece(outline: Outline, least_share: float) -> Outline:
