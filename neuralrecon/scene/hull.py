@@ -18,7 +18,7 @@ from .silhouettes import Silhouette
 _COARSEST = 16
 # The lowest layers of the hull are seen at grazing angles only, where a small error of a pose carves all of them: the
 # solid below the table takes its section from this height.
-_FOOT_M = 0.005
+_FOOT_MM = 5.0
 _ENOUGH = 0.999  # sum of the silhouettes' weights against a cell; 1 but for rounding
 _LEAST_SHARE_SEEN = 0.25  # a cell that fewer images show is no part of the hull
 
@@ -36,6 +36,7 @@ class VisualHull:
         resolution: int,
         tolerance_px: float,
         floor_m: float | None,
+        world_per_mm: float = 1e-3,
     ) -> VisualHull:
         """Carve at `resolution` cells a side (16 times a power of two).
 
@@ -52,7 +53,7 @@ class VisualHull:
                 "check the calibration, the masks' polarity (object_is_black) and single masks that are far off"
             )
         if floor_m is not None:
-            knee = (floor_m + _FOOT_M) * unit_from_world.scale + float(unit_from_world.translation[2])
+            knee = (floor_m + _FOOT_MM * world_per_mm) * unit_from_world.scale + float(unit_from_world.translation[2])
             layer = min(max(int(knee * resolution), 0), resolution - 1)
             solid[:, :, :layer] |= solid[:, :, layer : layer + 1]
         beyond = np.pad(solid.numpy(), 1)

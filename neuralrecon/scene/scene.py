@@ -105,8 +105,11 @@ class Scene:
         box = locate(silhouettes, config.hull_tolerance_px, floor_m)
         world_per_mm = 1e-3 if capture.is_metric else float(box.size.max()) / _ASSUMED_SIZE_MM
         unit_from_world = unit_cube(box.padded(config.margin_mm * world_per_mm))
-        hull = VisualHull.carve(silhouettes, unit_from_world, config.hull_resolution, config.hull_tolerance_px, floor_m)
-        log.info("hull of %d silhouettes: %s m", len(silhouettes), [round(x, 4) for x in box.size.tolist()])
+        hull = VisualHull.carve(
+            silhouettes, unit_from_world, config.hull_resolution, config.hull_tolerance_px, floor_m, world_per_mm
+        )
+        unit = "m" if capture.is_metric else "world units"
+        log.info("hull of %d silhouettes: %s %s", len(silhouettes), [round(x, 4) for x in box.size.tolist()], unit)
         return Scene(
             name=capture.name,
             unit_from_world=unit_from_world,
