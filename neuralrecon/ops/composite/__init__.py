@@ -19,10 +19,19 @@ def composite(
     Returns:
         weight of each sample, and transmittance behind the last sample of each ray (1 for a ray without samples).
     """
-    if backend_for(alpha) == Backend.cpu:
+    backend = backend_for(alpha, Backend.nerfacc)
+    if backend == Backend.cpu:
         from ._cpu import composite_cpu
 
         return composite_cpu(alpha, ray_starts)
+    if backend == Backend.triton:
+        from ._triton import composite_triton
+
+        return composite_triton(alpha, ray_starts)
+    if backend == Backend.nerfacc:
+        from ._nerfacc import composite_nerfacc
+
+        return composite_nerfacc(alpha, ray_starts)
     from ._torch import composite_torch
 
     return composite_torch(alpha, ray_starts)

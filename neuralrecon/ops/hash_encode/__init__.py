@@ -71,10 +71,15 @@ def hash_encode(
         (torch.Size([5, 4]), torch.Size([5, 4, 3]))
     """
     levels = grid.levels if active_levels is None else min(active_levels, grid.levels)
-    if backend_for(table) == Backend.cpu:
+    backend = backend_for(table)
+    if backend == Backend.cpu:
         from ._cpu import hash_encode_cpu
 
         return hash_encode_cpu(points.detach(), table, grid, levels)
+    if backend == Backend.triton:
+        from ._triton import hash_encode_triton
+
+        return hash_encode_triton(points.detach(), table, grid, levels)
     from ._torch import hash_encode_torch
 
     return hash_encode_torch(points.detach(), table, grid, levels)
@@ -88,10 +93,15 @@ def hash_features(
 ) -> Float[Tensor, "points features"]:
     """The features of `hash_encode` alone, for those who need no derivative by position."""
     levels = grid.levels if active_levels is None else min(active_levels, grid.levels)
-    if backend_for(table) == Backend.cpu:
+    backend = backend_for(table)
+    if backend == Backend.cpu:
         from ._cpu import hash_features_cpu
 
         return hash_features_cpu(points.detach(), table, grid, levels)
+    if backend == Backend.triton:
+        from ._triton import hash_features_triton
+
+        return hash_features_triton(points.detach(), table, grid, levels)
     from ._torch import hash_encode_torch
 
     return hash_encode_torch(points.detach(), table, grid, levels)[0]

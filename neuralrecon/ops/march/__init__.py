@@ -52,10 +52,15 @@ def march(
         cells: state of each cell, OUTSIDE, BAND or INSIDE, indexed [x, y, z].
         jitter: in [0, 1), one per ray.
     """
-    if backend_for(origins) == Backend.cpu:
+    backend = backend_for(origins)
+    if backend == Backend.cpu:
         from ._cpu import march_cpu
 
         return march_cpu(origins, directions, near, far, cells, step, jitter)
+    if backend == Backend.triton:
+        from ._triton import march_triton
+
+        return march_triton(origins, directions, near, far, cells, step, jitter)
     from ._torch import march_torch
 
     return march_torch(origins, directions, near, far, cells, step, jitter)

@@ -43,10 +43,15 @@ def sdf_query(
     Both are differentiable once with respect to the network's parameters; `points` are taken as constants.
     """
     levels = grid.levels if active_levels is None else min(active_levels, grid.levels)
-    if backend_for(network.table) == Backend.cpu:
+    backend = backend_for(network.table)
+    if backend == Backend.cpu:
         from ._cpu import sdf_query_cpu
 
         return sdf_query_cpu(points.detach(), network, grid, levels)
+    if backend == Backend.triton:
+        from ._triton import sdf_query_triton
+
+        return sdf_query_triton(points.detach(), network, grid, levels)
     from ._torch import sdf_query_torch
 
     return sdf_query_torch(points.detach(), network, grid, levels)
