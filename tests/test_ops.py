@@ -34,14 +34,16 @@ def test_grid_has_dense_and_hashed_levels() -> None:
     assert [GRID.is_dense(level) for level in range(5)] == [True, True, False, False, False]
     assert GRID.resolutions[0] == 4
     assert GRID.resolutions[-1] == 40
-    assert GRID.n_entries == 5**3 + (GRID.resolutions[1] + 1) ** 3 + 3 * 1024
+    assert GRID.resolutions[1] == 7
+    assert GRID.n_entries == 8 * 3**3 + 8 * 4**3 + 3 * 1024  # 5 and 8 vertices a side, in bricks of 2
 
 
 def test_a_linear_function_on_a_dense_level_comes_back_exactly() -> None:
     grid = HashGrid(levels=1, log2_table_size=12, base_resolution=8, finest_resolution=8)
-    axis = torch.arange(9, dtype=torch.float64) / 8
-    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")  # x runs fastest in the table
-    table = torch.stack([2 * x - 3 * y + 0.5 * z + 1, x], dim=-1).reshape(-1, 2)
+    axis = torch.arange(10, dtype=torch.float64) / 8  # one more than there are, so that bricks are whole
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")  # x runs fastest in a brick, and from brick to brick
+    values = torch.stack([2 * x - 3 * y + 0.5 * z + 1, x], dim=-1)
+    table = values.reshape(5, 2, 5, 2, 5, 2, 2).permute(0, 2, 4, 1, 3, 5, 6).reshape(-1, 2)
     points = _points(50)
     features, jacobian = hash_encode(points, table, grid)
     expected = 2 * points[:, 0] - 3 * points[:, 1] + 0.5 * points[:, 2] + 1
@@ -65,6 +67,7 @@ def test_hash_encode_gradcheck() -> None:
     table = torch.randn(grid.n_entries, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert gradcheck(lambda t: hash_encode(_points(4), t, grid), table.requires_grad_())
     assert gradcheck(lambda t: hash_features(_points(4), t, grid, 1), table)
+    assert gradcheck(lambda p: hash_features(p, table.detach(), grid), _points(4).requires_grad_())
 
 
 @pytest.mark.parametrize("levels", [5, 3, 1])
@@ -83,9 +86,20 @@ def test_compiled_hash_encode_equals_its_definition(levels: int) -> None:
         assert torch.allclose(compiled, defined, rtol=1e-4, atol=1e-5 * float(defined.abs().max()))
 
 
-def test_compiled_features_alone_equal_those_with_the_jacobian() -> None:
-    points, table = _points(500, torch.float32), _table(torch.float32)
-    assert torch.equal(hash_features(points, table, GRID), hash_encode(points, table, GRID)[0])
+@pytest.mark.parametrize("n", [0, 1, 500, 5000])  # the last is put into Morton order
+def test_compiled_features_alone_are_those_with_the_jacobian_and_so_are_their_derivatives(n: int) -> None:
+    points = _points(n, torch.float32)
+    weights = torch.randn(n, 10, generator=torch.Generator().manual_seed(3))
+    table, table_too = _table(torch.float32).requires_grad_(), _table(torch.float32).requires_grad_()
+    moved = points.clone().requires_grad_()
+    features, jacobian = hash_encode(points, table, GRID)
+    alone = hash_features(moved, table_too, GRID)
+    assert torch.equal(alone, features)
+    (features * weights).sum().backward()
+    (alone * weights).sum().backward()
+    by_point = (jacobian * weights[:, :, None]).sum(dim=1)
+    assert torch.allclose(moved.grad, by_point, rtol=1e-4, atol=1e-3)  # sums of ten terms up to 100
+    assert torch.allclose(table_too.grad, table.grad, rtol=1e-4, atol=1e-5 * float(table.grad.abs().max() if n else 1))
 
 
 def _network(dtype: torch.dtype) -> SdfNetwork:

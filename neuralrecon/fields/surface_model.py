@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..ops import HashGrid, SdfNetwork, hash_encode, hash_features, sdf_query
+from ..ops import HashGrid, SdfNetwork, hash_features, sdf_query
 from .directions import reflect, spherical_harmonics
 from .sensors import SensorModel
 
@@ -117,11 +117,7 @@ class SurfaceModel(nn.Module):
             displacement: see `SensorModel.displacement`; lets the print tell the sensors where they are.
         """
         grid = self.config.color_grid
-        if displacement is None:
-            features = hash_features(points, self.color_table, grid)
-        else:
-            features, jacobian = hash_encode(points, self.color_table, grid)
-            features = features + (jacobian.detach() * displacement[:, None]).sum(dim=2)
+        features = hash_features(points if displacement is None else points + displacement, self.color_table, grid)
         normals_in_rig = (rig_from_world @ normals[:, :, None])[:, :, 0]
         mirrored = reflect(directions, normals)
         mirrored_in_rig = (rig_from_world @ mirrored[:, :, None])[:, :, 0]

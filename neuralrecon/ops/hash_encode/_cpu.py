@@ -1,11 +1,13 @@
-"""`hash_encode` in Numba. Arrays are level-major in memory, so that each level streams; the views are the contract's.
+"""`hash_encode` in Numba with explicit vectors: sixteen points at a time, a row of memory for each feature.
 
-Forward: each thread takes one long run of points, level by level, so that one level's table stays in cache
-(runs of 2,048 points were 2.6 times slower: every level's table had to come back from memory for each run).
+What limits it is the cache: looking up 14 levels of 2^18 entries takes six times as long as 14 of 2^10. So points are
+taken in Morton order (Z-order curve), whose runs lie close together and share lines of the tables.
 Backward: each thread owns whole levels, so no two threads write one entry and the sum's order never changes.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numba
 import numpy as np
@@ -13,176 +15,348 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..buffers import take_zeros
+from ..simd import (
+    LANES,
+    add_high,
+    add_low,
+    firsts,
+    gather_high,
+    gather_low,
+    load,
+    seconds,
+    select,
+    splat,
+    store,
+    to_floats,
+    to_ints,
+    zip_high,
+    zip_low,
+)
 from ..threads import use_threads
 from . import HashGrid
+
+TILE = 512  # points whose features and derivatives stay in a core's cache while they are worked on
+_SORT_BITS = 5  # of each coordinate
+_WORTH_SORTING = 4096
+_PRIME_Y, _PRIME_Z = np.int32(2654435761 - (1 << 32)), np.int32(805459861)
 
 
 def hash_encode_cpu(
     points: Float[Tensor, "points 3"], table: Float[Tensor, "entries f"], grid: HashGrid, levels: int
 ) -> tuple[Float[Tensor, "points features"], Float[Tensor, "points features 3"]]:
-    return _HashEncode.apply(points, table, grid, levels, True)  # pyright: ignore[reportReturnType]
+    return _HashEncode.apply(points, table, grid, levels)  # pyright: ignore[reportReturnType]
 
 
 def hash_features_cpu(
     points: Float[Tensor, "points 3"], table: Float[Tensor, "entries f"], grid: HashGrid, levels: int
 ) -> Float[Tensor, "points features"]:
-    return _HashEncode.apply(points, table, grid, levels, False)[0]  # pyright: ignore[reportOptionalSubscript]
+    return _HashFeatures.apply(points, table, grid, levels)  # pyright: ignore[reportReturnType]
 
 
 class _HashEncode(torch.autograd.Function):
+    """Rows of features and of slopes, in the points' own order; the contract's tensors are views of them."""
+
     @staticmethod
-    def forward(
-        ctx, points: Tensor, table: Tensor, grid: HashGrid, levels: int, with_jacobian: bool
-    ) -> tuple[Tensor, Tensor]:
-        points_soa = points.t().contiguous()
-        features = torch.empty(grid.n_features, points.shape[0])
-        jacobian = encode_level_major(points_soa, table.detach(), grid, levels, features, with_jacobian=with_jacobian)
-        ctx.save_for_backward(points_soa)
+    def forward(ctx, points: Tensor, table: Tensor, grid: HashGrid, levels: int) -> tuple[Tensor, Tensor]:
+        n = points.shape[0]
+        columns = torch.zeros(3, -(-n // LANES) * LANES)
+        columns[:, :n] = points.t()
+        features = torch.zeros(grid.n_features, columns.shape[1])
+        jacobian = torch.zeros(3, grid.n_features, columns.shape[1])
+        _encode_columns(
+            columns.numpy(),
+            table.contiguous().numpy(),
+            *layout(grid),
+            levels,
+            use_threads(),
+            features.numpy(),
+            jacobian.view(3 * grid.n_features, -1).numpy(),
+        )
+        ctx.save_for_backward(columns)
         ctx.set_materialize_grads(False)  # a Jacobian that nobody differentiates costs nothing
-        ctx.grid, ctx.levels, ctx.table_shape, ctx.with_jacobian = grid, levels, table.shape, with_jacobian
-        return features.t(), jacobian.permute(2, 1, 0)
+        ctx.grid, ctx.levels, ctx.table_shape = grid, levels, table.shape
+        return features[:, :n].t(), jacobian[:, :, :n].permute(2, 1, 0)
 
     @staticmethod
     def backward(ctx, d_features: Tensor | None, d_jacobian: Tensor | None):
-        (points_soa,) = ctx.saved_tensors
-        d_table = torch.zeros(ctx.table_shape)
-        if d_features is None:
-            d_features = torch.zeros(points_soa.shape[1], ctx.grid.n_features)
-        if d_jacobian is None or not ctx.with_jacobian:
-            d_jacobian = torch.empty(0, 0, 0)
-        backward_kernel(
-            points_soa.numpy(),
-            d_features.t().contiguous().numpy(),
-            d_jacobian.permute(2, 1, 0).contiguous().numpy(),
-            *layout_arrays(ctx.grid),
+        (columns,) = ctx.saved_tensors
+        rows = ctx.grid.n_features
+        pushed = torch.zeros(4, rows, columns.shape[1])  # by value, and by the slope along each axis
+        if d_features is not None:
+            pushed[0, :, : len(d_features)] = d_features.t()
+        if d_jacobian is not None:
+            pushed[1:, :, : len(d_jacobian)] = d_jacobian.permute(2, 1, 0)
+        d_table = take_zeros(ctx.table_shape)
+        _scatter_columns(
+            columns.numpy(),
+            pushed.view(4 * rows, -1).numpy(),
+            *layout(ctx.grid),
             ctx.levels,
             use_threads(),
+            d_jacobian is not None,
             d_table.numpy(),
         )
-        return None, d_table, None, None, None
+        return None, d_table, None, None
 
 
-def encode_level_major(
-    points_soa: Float[Tensor, "3 points"],
-    table: Tensor,
-    grid: HashGrid,
-    levels: int,
-    features: Float[Tensor, "features points"],
-    *,
-    with_jacobian: bool,
-) -> Float[Tensor, "3 features points"]:
-    """Fill `features`, as they lie in memory, and return the Jacobian (empty if not wanted).
+class _HashFeatures(torch.autograd.Function):
+    """Features alone, in Morton order within; differentiable by position too, if that is asked for."""
 
-    Rows beyond the levels in use become zero.
+    @staticmethod
+    def forward(ctx, points: Tensor, table: Tensor, grid: HashGrid, levels: int) -> Tensor:
+        points = points.contiguous()
+        order, n_tiles = morton_order(points), -(-len(points) // TILE)
+        n_slopes = 3 * 2 * levels if ctx.needs_input_grad[0] else 0
+        features = torch.zeros(len(points), grid.n_features)
+        slopes = torch.empty(n_tiles, n_slopes, TILE)
+        _encode_tiles(
+            points.numpy(),
+            order,
+            table.contiguous().numpy(),
+            *layout(grid),
+            levels,
+            use_threads(),
+            features.numpy(),
+            slopes.numpy(),
+        )
+        ctx.save_for_backward(points, slopes)
+        ctx.order, ctx.grid, ctx.levels, ctx.table_shape = order, grid, levels, table.shape
+        return features
+
+    @staticmethod
+    def backward(ctx, d_features: Tensor):
+        points, slopes = ctx.saved_tensors
+        d_table, d_points = take_zeros(ctx.table_shape), torch.zeros_like(points)
+        columns = torch.zeros(3, len(slopes) * TILE)
+        pushed = torch.zeros(2 * ctx.levels, columns.shape[1])
+        _push_features(
+            points.numpy(),
+            ctx.order,
+            d_features.contiguous().numpy(),
+            slopes.numpy(),
+            use_threads(),
+            columns.numpy(),
+            pushed.numpy(),
+            d_points.numpy(),
+        )
+        _scatter_columns(
+            columns.numpy(), pushed.numpy(), *layout(ctx.grid), ctx.levels, use_threads(), False, d_table.numpy()
+        )
+        return d_points if ctx.needs_input_grad[0] else None, d_table, None, None
+
+
+@lru_cache
+def layout(grid: HashGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Resolutions, first entries, which levels are dense, and the mask of an entry within its level.
 
     Raises:
         NotImplementedError: not 2 features a level.
     """
     if grid.features_per_level != 2:
         raise NotImplementedError("the compiled encoding takes 2 features per level; others run with use_backend")
-    jacobian = torch.empty(3, *features.shape) if with_jacobian else torch.empty(0, 0, 0)
-    features[2 * levels :].zero_()
-    jacobian[:, 2 * levels :].zero_()
-    forward_kernel(
-        points_soa.numpy(),
-        table.contiguous().numpy(),
-        *layout_arrays(grid),
-        levels,
-        use_threads(),
-        features.numpy(),
-        jacobian.numpy(),
-    )
-    return jacobian
-
-
-def layout_arrays(grid: HashGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     dense = np.array([grid.is_dense(level) for level in range(grid.levels)])
-    mask = (1 << grid.log2_table_size) - 1
-    return np.array(grid.resolutions, np.int64), np.array(grid.offsets, np.int64), dense, mask
+    return np.array(grid.resolutions), np.array(grid.offsets), dense, (1 << grid.log2_table_size) - 1
 
 
-@numba.njit(inline="always")
-def _corners(ix, iy, iz, side, dense, mask, start):
-    """Table entries of the cell's eight corners, x fastest."""
+def morton_order(points: Float[Tensor, "points 3"]) -> np.ndarray:
+    """Where each point of a Z-order curve's run comes from; few points stay as they are."""
+    order = np.empty(len(points), np.int32)
+    _morton_order(points.numpy(), _SORT_BITS if len(points) >= _WORTH_SORTING else 0, order)
+    return order
+
+
+@numba.njit(cache=True)
+def _morton_order(points, bits, order):
+    """A stable counting sort by the interleaved upper bits of the coordinates."""
+    n, side = len(points), 1 << bits
+    keys = np.empty(n, np.int32)
+    spread = np.zeros(side, np.int32)
+    for c in range(side):
+        for b in range(bits):
+            spread[c] |= ((c >> b) & 1) << (3 * b)
+    starts = np.zeros(side * side * side + 1, np.int32)
+    for i in range(n):
+        key = 0
+        for axis in range(3):
+            key |= spread[min(max(int(points[i, axis] * side), 0), side - 1)] << axis
+        keys[i] = key
+        starts[key + 1] += 1
+    for key in range(1, len(starts)):
+        starts[key] += starts[key - 1]
+    for i in range(n):
+        order[starts[keys[i]]] = i
+        starts[keys[i]] += 1
+
+
+@numba.njit(cache=True)
+def gather_tile(points, order, tile, columns):
+    """The tile's points as columns, the last one again where there are none left; returns how many there are."""
+    first = tile * TILE
+    count = min(TILE, len(order) - first)
+    for i in range(TILE):
+        source = order[first + min(i, count - 1)]
+        for axis in range(3):
+            columns[axis, i] = points[source, axis]
+    return count
+
+
+@numba.njit
+def _cell(x, resolution, last):
+    """Cell and fraction within it, both clamped to the cube."""
+    zero, one = splat(np.float32(0.0)), splat(np.float32(1.0))
+    scaled = x * resolution
+    scaled = select(scaled > zero, scaled, zero)
+    index = to_ints(scaled)
+    index = select(index < last, index, last)
+    fraction = scaled - to_floats(index)
+    return index, select(one > fraction, fraction, one)
+
+
+@numba.njit
+def _corners(ix, iy, iz, resolution, dense, mask):
+    """Entries, within the level, of the cell's eight corners, x fastest (see `HashGrid`: bricks of 2 x 2 x 2)."""
+    one, two, three = splat(np.int32(1)), splat(np.int32(2)), splat(np.int32(3))
+    jx, jy, jz = ix + one, iy + one, iz + one
+    x0, x1 = ((ix >> one) << three) | (ix & one), ((jx >> one) << three) | (jx & one)
+    y0, y1, z0, z1 = iy >> one, jy >> one, iz >> one, jz >> one
+    in_y0, in_y1, in_z0, in_z1 = (iy & one) << one, (jy & one) << one, (iz & one) << two, (jz & one) << two
     if dense:
-        e = start + ix + side * (iy + side * iz)
-        sy, sz = side, side * side
-        return e, e + 1, e + sy, e + sy + 1, e + sz, e + sz + 1, e + sz + sy, e + sz + sy + 1
-    y0, z0 = iy * 2654435761, iz * 805459861
-    y1, z1 = y0 + 2654435761, z0 + 805459861
+        side = np.int32(resolution // 2 + 1)
+        by_y, by_z = splat(np.int32(8) * side), splat(np.int32(8) * side * side)
+        y0, y1, z0, z1 = y0 * by_y + in_y0, y1 * by_y + in_y1, z0 * by_z + in_z0, z1 * by_z + in_z1
+        a, b, c, d = y0 + z0, y1 + z0, y0 + z1, y1 + z1
+        return x0 + a, x1 + a, x0 + b, x1 + b, x0 + c, x1 + c, x0 + d, x1 + d
+    by_y, by_z, within = splat(_PRIME_Y), splat(_PRIME_Z), splat(np.int32(mask))
+    y0, y1 = ((y0 * by_y) << three) | in_y0, ((y1 * by_y) << three) | in_y1
+    z0, z1 = ((z0 * by_z) << three) | in_z0, ((z1 * by_z) << three) | in_z1
     a, b, c, d = y0 ^ z0, y1 ^ z0, y0 ^ z1, y1 ^ z1
-    jx = ix + 1
     return (
-        start + ((ix ^ a) & mask),
-        start + ((jx ^ a) & mask),
-        start + ((ix ^ b) & mask),
-        start + ((jx ^ b) & mask),
-        start + ((ix ^ c) & mask),
-        start + ((jx ^ c) & mask),
-        start + ((ix ^ d) & mask),
-        start + ((jx ^ d) & mask),
+        (x0 ^ a) & within,
+        (x1 ^ a) & within,
+        (x0 ^ b) & within,
+        (x1 ^ b) & within,
+        (x0 ^ c) & within,
+        (x1 ^ c) & within,
+        (x0 ^ d) & within,
+        (x1 ^ d) & within,
     )
 
 
-@numba.njit(inline="always")
-def _cell(x, resolution):
-    scaled = x * np.float32(resolution)
-    scaled = scaled if scaled > np.float32(0.0) else np.float32(0.0)
-    index = np.int64(scaled)
-    index = index if index < resolution else resolution - 1
-    fraction = scaled - np.float32(index)
-    return index, fraction if fraction < np.float32(1.0) else np.float32(1.0)
-
-
-@numba.njit(inline="always")
+@numba.njit
 def _value_and_slopes(v0, v1, v2, v3, v4, v5, v6, v7, fx, fy, fz, scale):
     d0, d1, d2, d3 = v1 - v0, v3 - v2, v5 - v4, v7 - v6
     x00, x10, x01, x11 = v0 + fx * d0, v2 + fx * d1, v4 + fx * d2, v6 + fx * d3
-    y0, y1 = x00 + fy * (x10 - x00), x01 + fy * (x11 - x01)
-    s0, s1 = d0 + fy * (d1 - d0), d2 + fy * (d3 - d2)
     t0, t1 = x10 - x00, x11 - x01
+    y0, y1 = x00 + fy * t0, x01 + fy * t1
+    s0, s1 = d0 + fy * (d1 - d0), d2 + fy * (d3 - d2)
     return y0 + fz * (y1 - y0), scale * (s0 + fz * (s1 - s0)), scale * (t0 + fz * (t1 - t0)), scale * (y1 - y0)
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True)
-def forward_kernel(points, table, resolutions, offsets, dense, mask, levels, threads, features, jacobian):
-    """Fill features [2 * levels, n] and, unless it is empty, jacobian [3, 2 * levels, n] at points [3, n]."""
-    n = points.shape[1]
-    with_jacobian = jacobian.shape[0] == 3
-    run = (n + threads - 1) // threads
+@numba.njit(cache=True)
+def encode(columns, first, last, table, resolutions, offsets, dense, mask, levels, features, row, slopes):
+    """features[row + 2 level + f, i] and slopes[(axis, 2 level + f), i] of points [3, i], first <= i < last.
+
+    `slopes` may have no rows. Columns are worked on in sixteens, so they must reach that far.
+    """
+    by_axis = slopes.shape[0] // 3
+    for level in range(levels):
+        scale, top = splat(np.float32(resolutions[level])), splat(np.int32(resolutions[level] - 1))
+        start, r = offsets[level], 2 * level
+        for i in range(first, last, LANES):
+            ix, fx = _cell(load(columns, 0, i), scale, top)
+            iy, fy = _cell(load(columns, 1, i), scale, top)
+            iz, fz = _cell(load(columns, 2, i), scale, top)
+            e0, e1, e2, e3, e4, e5, e6, e7 = _corners(ix, iy, iz, resolutions[level], dense[level], mask)
+            low, low_x, low_y, low_z = _value_and_slopes(
+                gather_low(table, start, e0),
+                gather_low(table, start, e1),
+                gather_low(table, start, e2),
+                gather_low(table, start, e3),
+                gather_low(table, start, e4),
+                gather_low(table, start, e5),
+                gather_low(table, start, e6),
+                gather_low(table, start, e7),
+                zip_low(fx, fx),
+                zip_low(fy, fy),
+                zip_low(fz, fz),
+                scale,
+            )
+            high, high_x, high_y, high_z = _value_and_slopes(
+                gather_high(table, start, e0),
+                gather_high(table, start, e1),
+                gather_high(table, start, e2),
+                gather_high(table, start, e3),
+                gather_high(table, start, e4),
+                gather_high(table, start, e5),
+                gather_high(table, start, e6),
+                gather_high(table, start, e7),
+                zip_high(fx, fx),
+                zip_high(fy, fy),
+                zip_high(fz, fz),
+                scale,
+            )
+            store(features, row + r, i, firsts(low, high))
+            store(features, row + r + 1, i, seconds(low, high))
+            if by_axis:
+                store(slopes, r, i, firsts(low_x, high_x))
+                store(slopes, r + 1, i, seconds(low_x, high_x))
+                store(slopes, by_axis + r, i, firsts(low_y, high_y))
+                store(slopes, by_axis + r + 1, i, seconds(low_y, high_y))
+                store(slopes, 2 * by_axis + r, i, firsts(low_z, high_z))
+                store(slopes, 2 * by_axis + r + 1, i, seconds(low_z, high_z))
+
+
+@numba.njit(parallel=True, cache=True)
+def _encode_columns(columns, table, resolutions, offsets, dense, mask, levels, threads, features, slopes):
+    n = columns.shape[1]
+    run = ((n + threads - 1) // threads + LANES - 1) // LANES * LANES
     for thread in numba.prange(threads):
-        for level in range(levels):
-            resolution, scale = resolutions[level], np.float32(resolutions[level])
-            r = 2 * level
-            for i in range(thread * run, min(n, (thread + 1) * run)):
-                ix, fx = _cell(points[0, i], resolution)
-                iy, fy = _cell(points[1, i], resolution)
-                iz, fz = _cell(points[2, i], resolution)
-                e0, e1, e2, e3, e4, e5, e6, e7 = _corners(
-                    ix, iy, iz, resolution + 1, dense[level], mask, offsets[level]
-                )
-                a0, b0 = table[e0, 0], table[e0, 1]
-                a1, b1 = table[e1, 0], table[e1, 1]
-                a2, b2 = table[e2, 0], table[e2, 1]
-                a3, b3 = table[e3, 0], table[e3, 1]
-                a4, b4 = table[e4, 0], table[e4, 1]
-                a5, b5 = table[e5, 0], table[e5, 1]
-                a6, b6 = table[e6, 0], table[e6, 1]
-                a7, b7 = table[e7, 0], table[e7, 1]
-                value, jx, jy, jz = _value_and_slopes(a0, a1, a2, a3, a4, a5, a6, a7, fx, fy, fz, scale)
-                features[r, i] = value
-                if with_jacobian:
-                    jacobian[0, r, i], jacobian[1, r, i], jacobian[2, r, i] = jx, jy, jz
-                value, jx, jy, jz = _value_and_slopes(b0, b1, b2, b3, b4, b5, b6, b7, fx, fy, fz, scale)
-                features[r + 1, i] = value
-                if with_jacobian:
-                    jacobian[0, r + 1, i], jacobian[1, r + 1, i], jacobian[2, r + 1, i] = jx, jy, jz
+        first, last = thread * run, min(n, (thread + 1) * run)
+        encode(columns, first, last, table, resolutions, offsets, dense, mask, levels, features, 0, slopes)
 
 
-@numba.njit(inline="always")
+@numba.njit(parallel=True, cache=True)
+def _encode_tiles(points, order, table, resolutions, offsets, dense, mask, levels, threads, features, slopes):
+    n_tiles = len(slopes)
+    run = (n_tiles + threads - 1) // threads
+    for thread in numba.prange(threads):
+        columns, rows = np.empty((3, TILE), np.float32), np.empty((2 * levels, TILE), np.float32)
+        for tile in range(thread * run, min(n_tiles, (thread + 1) * run)):
+            count = gather_tile(points, order, tile, columns)
+            encode(columns, 0, TILE, table, resolutions, offsets, dense, mask, levels, rows, 0, slopes[tile])
+            for i in range(count):
+                out = features[order[tile * TILE + i]]
+                for r in range(2 * levels):
+                    out[r] = rows[r, i]
+
+
+@numba.njit(parallel=True, cache=True)
+def _push_features(points, order, d_features, slopes, threads, columns, pushed, d_points):
+    """Rows of d_features in Morton order, and what they mean for the points."""
+    n_tiles, width = len(slopes), len(pushed)
+    run = (n_tiles + threads - 1) // threads
+    for thread in numba.prange(threads):
+        for tile in range(thread * run, min(n_tiles, (thread + 1) * run)):
+            first = tile * TILE
+            count = gather_tile(points, order, tile, columns[:, first : first + TILE])
+            for i in range(count):
+                source = d_features[order[first + i]]
+                for r in range(width):
+                    pushed[r, first + i] = source[r]
+            if slopes.shape[1]:
+                for i in range(count):
+                    for axis in range(3):
+                        total = np.float32(0.0)
+                        for r in range(width):
+                            total += slopes[tile, axis * width + r, i] * pushed[r, first + i]
+                        d_points[order[first + i], axis] = total
+
+
+@numba.njit
 def _corner_gradients(d, jx, jy, jz, fx, fy, fz):
     """d loss / d corner value, from the gradients of the value and of its three slopes."""
-    one = np.float32(1.0)
+    one = splat(np.float32(1.0))
     gx, gy, gz = one - fx, one - fy, one - fz
     w00, w10, w01, w11 = gy * gz, fy * gz, gy * fz, fy * fz
     r00, r10 = w00 * d - jy * gz - jz * gy, w10 * d + jy * gz - jz * fy
@@ -200,61 +374,83 @@ def _corner_gradients(d, jx, jy, jz, fx, fy, fz):
     )
 
 
-@numba.njit(inline="always")
-def _scatter(d_table, f, e0, e1, e2, e3, e4, e5, e6, e7, d, jx, jy, jz, fx, fy, fz):
-    g0, g1, g2, g3, g4, g5, g6, g7 = _corner_gradients(d, jx, jy, jz, fx, fy, fz)
-    d_table[e0, f] += g0
-    d_table[e1, f] += g1
-    d_table[e2, f] += g2
-    d_table[e3, f] += g3
-    d_table[e4, f] += g4
-    d_table[e5, f] += g5
-    d_table[e6, f] += g6
-    d_table[e7, f] += g7
+@numba.njit
+def scatter(d_table, start, e0, e1, e2, e3, e4, e5, e6, e7, a, b, fx, fy, fz):
+    """Add to the corners' two features; `a` and `b` are each feature's gradients by value and by the slopes."""
+    g0, g1, g2, g3, g4, g5, g6, g7 = _corner_gradients(
+        zip_low(a[0], b[0]),
+        zip_low(a[1], b[1]),
+        zip_low(a[2], b[2]),
+        zip_low(a[3], b[3]),
+        zip_low(fx, fx),
+        zip_low(fy, fy),
+        zip_low(fz, fz),
+    )
+    add_low(d_table, start, e0, g0)
+    add_low(d_table, start, e1, g1)
+    add_low(d_table, start, e2, g2)
+    add_low(d_table, start, e3, g3)
+    add_low(d_table, start, e4, g4)
+    add_low(d_table, start, e5, g5)
+    add_low(d_table, start, e6, g6)
+    add_low(d_table, start, e7, g7)
+    g0, g1, g2, g3, g4, g5, g6, g7 = _corner_gradients(
+        zip_high(a[0], b[0]),
+        zip_high(a[1], b[1]),
+        zip_high(a[2], b[2]),
+        zip_high(a[3], b[3]),
+        zip_high(fx, fx),
+        zip_high(fy, fy),
+        zip_high(fz, fz),
+    )
+    add_high(d_table, start, e0, g0)
+    add_high(d_table, start, e1, g1)
+    add_high(d_table, start, e2, g2)
+    add_high(d_table, start, e3, g3)
+    add_high(d_table, start, e4, g4)
+    add_high(d_table, start, e5, g5)
+    add_high(d_table, start, e6, g6)
+    add_high(d_table, start, e7, g7)
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True)
-def backward_kernel(points, d_features, d_jacobian, resolutions, offsets, dense, mask, levels, threads, d_table):
-    """Add to d_table [entries, 2]; an empty d_jacobian stands for zeros."""
-    n = points.shape[1]
-    with_jacobian = d_jacobian.shape[0] == 3
+@numba.njit(parallel=True, cache=True)
+def _scatter_columns(columns, pushed, resolutions, offsets, dense, mask, levels, threads, with_slopes, d_table):
+    """pushed [(by value, by x, y, z slope) features, points]; only the values without slopes."""
+    rows = pushed.shape[0] // 4
     for thread in numba.prange(threads):
         for level in range(thread, levels, threads):
-            resolution, scale = resolutions[level], np.float32(resolutions[level])
-            for i in range(n):
-                ix, fx = _cell(points[0, i], resolution)
-                iy, fy = _cell(points[1, i], resolution)
-                iz, fz = _cell(points[2, i], resolution)
-                e0, e1, e2, e3, e4, e5, e6, e7 = _corners(
-                    ix, iy, iz, resolution + 1, dense[level], mask, offsets[level]
-                )
-                for f in range(2):
-                    row = 2 * level + f
-                    jx = jy = jz = np.float32(0.0)
-                    if with_jacobian:
-                        jx, jy, jz = d_jacobian[0, row, i], d_jacobian[1, row, i], d_jacobian[2, row, i]
-                    d = d_features[row, i]
-                    jx, jy, jz = scale * jx, scale * jy, scale * jz
-                    _scatter(d_table, f, e0, e1, e2, e3, e4, e5, e6, e7, d, jx, jy, jz, fx, fy, fz)
+            scale, top = splat(np.float32(resolutions[level])), splat(np.int32(resolutions[level] - 1))
+            zero = splat(np.float32(0.0))
+            start, r = offsets[level], 2 * level
+            for i in range(0, columns.shape[1], LANES):
+                ix, fx = _cell(load(columns, 0, i), scale, top)
+                iy, fy = _cell(load(columns, 1, i), scale, top)
+                iz, fz = _cell(load(columns, 2, i), scale, top)
+                e0, e1, e2, e3, e4, e5, e6, e7 = _corners(ix, iy, iz, resolutions[level], dense[level], mask)
+                ax = ay = az = bx = by = bz = zero
+                if with_slopes:
+                    ax, bx = scale * load(pushed, rows + r, i), scale * load(pushed, rows + r + 1, i)
+                    ay, by = scale * load(pushed, 2 * rows + r, i), scale * load(pushed, 2 * rows + r + 1, i)
+                    az, bz = scale * load(pushed, 3 * rows + r, i), scale * load(pushed, 3 * rows + r + 1, i)
+                a, b = (load(pushed, r, i), ax, ay, az), (load(pushed, r + 1, i), bx, by, bz)
+                scatter(d_table, start, e0, e1, e2, e3, e4, e5, e6, e7, a, b, fx, fy, fz)
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True)
-def backward_product_kernel(
-    points, by_feature, d_sdf, d_gradient, resolutions, offsets, dense, mask, levels, threads, d_table
-):
-    """`backward_kernel` for d_features = by_feature * d_sdf and d_jacobian = by_feature * d_gradient, never stored."""
-    n = points.shape[1]
-    for thread in numba.prange(threads):
-        for level in range(thread, levels, threads):
-            resolution, scale = resolutions[level], np.float32(resolutions[level])
-            for i in range(n):
-                ix, fx = _cell(points[0, i], resolution)
-                iy, fy = _cell(points[1, i], resolution)
-                iz, fz = _cell(points[2, i], resolution)
-                e0, e1, e2, e3, e4, e5, e6, e7 = _corners(
-                    ix, iy, iz, resolution + 1, dense[level], mask, offsets[level]
-                )
-                d, gx, gy, gz = d_sdf[i], scale * d_gradient[0, i], scale * d_gradient[1, i], scale * d_gradient[2, i]
-                for f in range(2):
-                    w = by_feature[2 * level + f, i]
-                    _scatter(d_table, f, e0, e1, e2, e3, e4, e5, e6, e7, w * d, w * gx, w * gy, w * gz, fx, fy, fz)
+@numba.njit(cache=True)
+def scatter_product(columns, weights, by_slope, resolutions, offsets, dense, mask, level, n, d_table):
+    """One level's gradients where a feature's are its weight times (d sdf, d gradient): columns, weights, by_slope.
+
+    points [3, n], weights [features, n], by_slope [4, n].
+    """
+    scale, top = splat(np.float32(resolutions[level])), splat(np.int32(resolutions[level] - 1))
+    start, r = offsets[level], 2 * level
+    for i in range(0, n, LANES):
+        ix, fx = _cell(load(columns, 0, i), scale, top)
+        iy, fy = _cell(load(columns, 1, i), scale, top)
+        iz, fz = _cell(load(columns, 2, i), scale, top)
+        e0, e1, e2, e3, e4, e5, e6, e7 = _corners(ix, iy, iz, resolutions[level], dense[level], mask)
+        d, jx, jy, jz = load(by_slope, 0, i), load(by_slope, 1, i), load(by_slope, 2, i), load(by_slope, 3, i)
+        jx, jy, jz = scale * jx, scale * jy, scale * jz
+        u, v = load(weights, r, i), load(weights, r + 1, i)
+        a, b = (u * d, u * jx, u * jy, u * jz), (v * d, v * jx, v * jy, v * jz)
+        scatter(d_table, start, e0, e1, e2, e3, e4, e5, e6, e7, a, b, fx, fy, fz)

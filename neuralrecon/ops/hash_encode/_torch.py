@@ -44,8 +44,10 @@ def hash_encode_torch(
 
 
 def _entry(vertex: Tensor, grid: HashGrid, level: int) -> Tensor:
-    x, y, z = vertex.unbind(-1)
+    x, y, z = (vertex >> 1).unbind(-1)
+    within = (vertex & 1)[..., 0] + 2 * (vertex & 1)[..., 1] + 4 * (vertex & 1)[..., 2]
     if grid.is_dense(level):
-        side = grid.resolutions[level] + 1
-        return x + side * (y + side * z)
-    return (x ^ (y * PRIME_Y) ^ (z * PRIME_Z)) & ((1 << grid.log2_table_size) - 1)
+        side = grid.resolutions[level] // 2 + 1
+        return 8 * (x + side * (y + side * z)) + within
+    brick = (x ^ (y * PRIME_Y) ^ (z * PRIME_Z)) & ((1 << grid.log2_table_size - 3) - 1)
+    return 8 * brick + within

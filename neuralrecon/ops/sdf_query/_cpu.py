@@ -1,4 +1,8 @@
-"""`sdf_query` with Numba for what is per sample and BLAS for what is a product; the algebra is in the contract."""
+"""`sdf_query` in Numba: encoding, network and gradient of one tile of points after the other, within the cache.
+
+Tiles are runs of points in Morton order. What the backward pass needs of a tile is kept: its inputs and their slopes,
+the derivative by each input, and one bit for each hidden unit. The algebra is in the contract.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..buffers import take_zeros
 from ..hash_encode import HashGrid
-from ..hash_encode._cpu import backward_product_kernel, encode_level_major, layout_arrays
+from ..hash_encode._cpu import TILE, encode, gather_tile, layout, morton_order, scatter_product
+from ..products import BLOCK, add_outer, product
+from ..simd import LANES, load, load_mask, select, splat, store, store_mask
 from ..threads import use_threads
 from . import SdfNetwork
 
@@ -18,7 +25,7 @@ def sdf_query_cpu(
     points: Float[Tensor, "points 3"], network: SdfNetwork, grid: HashGrid, levels: int
 ) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]:
     return _SdfQuery.apply(  # pyright: ignore[reportReturnType]
-        points,
+        points.contiguous(),
         network.table,
         network.hidden_weight,
         network.hidden_bias,
@@ -32,101 +39,197 @@ def sdf_query_cpu(
 class _SdfQuery(torch.autograd.Function):
     @staticmethod
     def forward(ctx, points, table, hidden_weight, hidden_bias, out_weight, out_bias, grid, levels):
-        n, used = points.shape[0], 3 + grid.features_per_level * levels
-        points_soa = points.t().contiguous()
-        inputs = torch.empty(used, n)
-        torch.sub(points_soa, 0.5, out=inputs[:3])
-        jacobian = encode_level_major(points_soa, table.detach(), grid, levels, inputs[3:], with_jacobian=True)
-        weight = hidden_weight.detach()[:, :used].contiguous()
-        hidden = torch.addmm(hidden_bias.detach()[:, None], weight, inputs)
-        sdf = torch.empty(n)
-        mask = torch.empty_like(hidden)
-        threads = use_threads()
-        bias = np.float32(out_bias.detach())
-        _activate(hidden.numpy(), out_weight.detach().numpy(), bias, threads, mask.numpy(), sdf.numpy())
-        by_input = (weight * out_weight.detach()[:, None]).t() @ mask
-        gradient = torch.empty(3, n)
-        _pull(by_input.numpy(), jacobian.numpy(), threads, gradient.numpy())
-        ctx.save_for_backward(
-            points_soa, inputs, jacobian, mask, by_input, hidden_weight, hidden_bias, out_weight, table
+        used, n_hidden = 3 + 2 * levels, hidden_weight.shape[0]
+        width, depth = _rounded(n_hidden, BLOCK), _rounded(used, BLOCK)
+        # a bias is the weight of an input that is always 1
+        weights = torch.zeros(used + 1, width)
+        weights[:used, :n_hidden] = hidden_weight[:, :used].t()
+        weights[used, :n_hidden] = hidden_bias
+        pulls = torch.zeros(width, depth)
+        pulls[:n_hidden, :used] = hidden_weight[:, :used] * out_weight[:, None]
+        out = torch.zeros(width)
+        out[:n_hidden] = out_weight
+        order, n_tiles = morton_order(points), -(-len(points) // TILE)
+        inputs, slopes = torch.empty(n_tiles, used + 1, TILE), torch.empty(n_tiles, 3 * 2 * levels, TILE)
+        by_input, masks = torch.empty(depth, n_tiles * TILE), torch.empty(n_tiles, width, TILE // 16, dtype=torch.int16)
+        columns = torch.empty(3, n_tiles * TILE)
+        sdf, gradient = torch.empty(len(points)), torch.empty(len(points), 3)
+        _forward(
+            points.numpy(),
+            order,
+            table.contiguous().numpy(),
+            *layout(grid),
+            levels,
+            (weights.numpy(), pulls.numpy(), out.numpy(), np.float32(out_bias)),
+            use_threads(),
+            (columns.numpy(), inputs.numpy(), slopes.numpy(), by_input.numpy(), masks.numpy().view(np.uint16)),
+            sdf.numpy(),
+            gradient.numpy(),
         )
-        ctx.grid, ctx.levels = grid, levels
-        return sdf, gradient.t()
+        ctx.save_for_backward(columns, inputs, slopes, by_input, masks, hidden_weight, hidden_bias, out_weight, table)
+        ctx.order, ctx.grid, ctx.levels = order, grid, levels
+        return sdf, gradient
 
     @staticmethod
     def backward(ctx, d_sdf, d_gradient):
-        points_soa, inputs, jacobian, mask, by_input, hidden_weight, hidden_bias, out_weight, table = ctx.saved_tensors
-        d_sdf, d_gradient = d_sdf.contiguous(), d_gradient.t().contiguous()
-        used = inputs.shape[0]
+        columns, inputs, slopes, by_input, masks, hidden_weight, hidden_bias, out_weight, table = ctx.saved_tensors
+        used, n_hidden = 3 + 2 * ctx.levels, hidden_weight.shape[0]
+        width, depth = masks.shape[1], _rounded(used + 1, 4)
         threads = use_threads()
-        pushed = torch.empty(used + 1, inputs.shape[1])
-        _push(inputs.numpy(), jacobian.numpy(), d_sdf.numpy(), d_gradient.numpy(), threads, pushed.numpy())
-        sums = mask @ pushed.t()
-        by_weight, by_bias = sums[:, :used], sums[:, used]
-        d_hidden_weight = torch.zeros_like(hidden_weight)
-        d_hidden_weight[:, :used] = out_weight[:, None] * by_weight
-        d_out_weight = (hidden_weight[:, :used] * by_weight).sum(dim=1) + hidden_bias * by_bias
-        d_table = torch.zeros_like(table)
-        backward_product_kernel(
-            points_soa.numpy(),
+        pushed = torch.empty(4, columns.shape[1])
+        sums = torch.zeros(threads, width * depth, LANES)
+        d_table = take_zeros(table.shape)
+        _backward(
+            d_sdf.contiguous().numpy(),
+            d_gradient.contiguous().numpy(),
+            ctx.order,
+            (inputs.numpy(), slopes.numpy(), masks.numpy().view(np.uint16)),
+            threads,
+            pushed.numpy(),
+            sums.numpy(),
+        )
+        _scatter(
+            columns.numpy(),
             by_input[3:].numpy(),
-            d_sdf.numpy(),
-            d_gradient.numpy(),
-            *layout_arrays(ctx.grid),
+            pushed.numpy(),
+            *layout(ctx.grid),
             ctx.levels,
             threads,
             d_table.numpy(),
         )
+        products = sums.sum(dim=(0, 2)).view(width, depth)[:n_hidden]
+        by_weight, by_bias = products[:, :used], products[:, used]
+        d_hidden_weight = torch.zeros_like(hidden_weight)
+        d_hidden_weight[:, :used] = out_weight[:, None] * by_weight
+        d_out_weight = (hidden_weight[:, :used] * by_weight).sum(dim=1) + hidden_bias * by_bias
         return None, d_table, d_hidden_weight, out_weight * by_bias, d_out_weight, d_sdf.sum(), None, None
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True)
-def _activate(hidden, out_weight, out_bias, threads, mask, sdf):
-    width, n = hidden.shape
-    run = (n + threads - 1) // threads
+def _rounded(n: int, step: int) -> int:
+    return -(-n // step) * step
+
+
+@numba.njit(parallel=True, cache=True)
+def _forward(points, order, table, resolutions, offsets, dense, mask, levels, network, threads, kept, sdf, gradient):
+    weights, pulls, out_weight, out_bias = network
+    columns, inputs, slopes, by_input, masks = kept
+    n_tiles = len(inputs)
+    run = (n_tiles + threads - 1) // threads
     for thread in numba.prange(threads):
-        first, last = thread * run, min(n, (thread + 1) * run)
-        for i in range(first, last):
-            sdf[i] = out_bias
-        for j in range(width):
-            w = out_weight[j]
-            for i in range(first, last):
-                h = hidden[j, i]
-                m = np.float32(1.0) if h > np.float32(0.0) else np.float32(0.0)
-                mask[j, i] = m
-                sdf[i] += w * m * h
+        hidden = np.empty((weights.shape[1], TILE), np.float32)
+        values = np.empty((4, TILE), np.float32)
+        for tile in range(thread * run, min(n_tiles, (thread + 1) * run)):
+            here = slice(tile * TILE, (tile + 1) * TILE)
+            count = gather_tile(points, order, tile, columns[:, here])
+            for i in range(TILE):
+                for axis in range(3):
+                    inputs[tile, axis, i] = columns[axis, tile * TILE + i] - np.float32(0.5)
+                inputs[tile, 3 + 2 * levels, i] = np.float32(1.0)
+            encode(
+                columns[:, here],
+                0,
+                TILE,
+                table,
+                resolutions,
+                offsets,
+                dense,
+                mask,
+                levels,
+                inputs[tile],
+                3,
+                slopes[tile],
+            )
+            product(weights, inputs[tile], TILE, hidden)
+            _activate(hidden, out_weight, out_bias, masks[tile], values)
+            product(pulls, hidden, TILE, by_input[:, here])
+            _pull(slopes[tile], by_input[:, here], values)
+            for i in range(count):
+                source = order[tile * TILE + i]
+                sdf[source] = values[0, i]
+                for axis in range(3):
+                    gradient[source, axis] = values[1 + axis, i]
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True)
-def _pull(by_input, jacobian, threads, gradient):
-    width, n = jacobian.shape[1], jacobian.shape[2]
-    run = (n + threads - 1) // threads
+@numba.njit(cache=True)
+def _activate(hidden, out_weight, out_bias, masks, values):
+    """Sum up the sdf; what was hidden becomes 1 where it counts, else 0."""
+    zero, one = splat(np.float32(0.0)), splat(np.float32(1.0))
+    for i in range(0, TILE, LANES):
+        total = splat(out_bias)
+        for j in range(len(hidden)):
+            h = load(hidden, j, i)
+            active = h > zero
+            total = total + splat(out_weight[j]) * select(active, h, zero)
+            store_mask(masks, j, i // LANES, active)
+            store(hidden, j, i, select(active, one, zero))
+        store(values, 0, i, total)
+
+
+@numba.njit(cache=True)
+def _pull(slopes, by_input, values):
+    """Gradient by position from the derivative by each input."""
+    by_axis = len(slopes) // 3
+    for i in range(0, TILE, LANES):
+        x, y, z = load(by_input, 0, i), load(by_input, 1, i), load(by_input, 2, i)
+        for r in range(by_axis):
+            g = load(by_input, 3 + r, i)
+            x = x + g * load(slopes, r, i)
+            y = y + g * load(slopes, by_axis + r, i)
+            z = z + g * load(slopes, 2 * by_axis + r, i)
+        store(values, 1, i, x)
+        store(values, 2, i, y)
+        store(values, 3, i, z)
+
+
+@numba.njit(parallel=True, cache=True)
+def _backward(d_sdf, d_gradient, order, kept, threads, pushed, sums):
+    """Gradients in Morton order, [d sdf, d gradient], and sums[thread] = the products of masks and inputs (see A, Q)."""
+    inputs, slopes, masks = kept
+    n_tiles, width, used = len(inputs), masks.shape[1], inputs.shape[1] - 1
+    depth = sums.shape[1] // width
+    run = (n_tiles + threads - 1) // threads
     for thread in numba.prange(threads):
-        first, last = thread * run, min(n, (thread + 1) * run)
-        for k in range(3):
-            for i in range(first, last):
-                gradient[k, i] = by_input[k, i]
-            for c in range(width):
-                for i in range(first, last):
-                    gradient[k, i] += jacobian[k, c, i] * by_input[3 + c, i]
+        active, q = np.empty((width, TILE), np.float32), np.zeros((depth, TILE), np.float32)
+        for tile in range(thread * run, min(n_tiles, (thread + 1) * run)):
+            first = tile * TILE
+            here = pushed[:, first : first + TILE]
+            here[:] = np.float32(0.0)
+            for i in range(min(TILE, len(order) - first)):
+                source = order[first + i]
+                here[0, i] = d_sdf[source]
+                for axis in range(3):
+                    here[1 + axis, i] = d_gradient[source, axis]
+            _push(inputs[tile], slopes[tile], here, used, q)
+            _unpack(masks[tile], active)
+            add_outer(active, q, TILE, sums[thread])
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True)
-def _push(inputs, jacobian, d_sdf, d_gradient, threads, pushed):
-    used, n = inputs.shape
-    run = (n + threads - 1) // threads
+@numba.njit(cache=True)
+def _push(inputs, slopes, pushed, used, q):
+    by_axis = len(slopes) // 3
+    for i in range(0, TILE, LANES):
+        d, gx, gy, gz = load(pushed, 0, i), load(pushed, 1, i), load(pushed, 2, i), load(pushed, 3, i)
+        store(q, 0, i, load(inputs, 0, i) * d + gx)
+        store(q, 1, i, load(inputs, 1, i) * d + gy)
+        store(q, 2, i, load(inputs, 2, i) * d + gz)
+        for r in range(by_axis):
+            along = gx * load(slopes, r, i) + gy * load(slopes, by_axis + r, i) + gz * load(slopes, 2 * by_axis + r, i)
+            store(q, 3 + r, i, load(inputs, 3 + r, i) * d + along)
+        store(q, used, i, d)
+
+
+@numba.njit(cache=True)
+def _unpack(masks, active):
+    zero, one = splat(np.float32(0.0)), splat(np.float32(1.0))
+    for j in range(len(masks)):
+        for i in range(0, TILE, LANES):
+            store(active, j, i, select(load_mask(masks, j, i // LANES), one, zero))
+
+
+@numba.njit(parallel=True, cache=True)
+def _scatter(columns, weights, pushed, resolutions, offsets, dense, mask, levels, threads, d_table):
     for thread in numba.prange(threads):
-        first, last = thread * run, min(n, (thread + 1) * run)
-        for c in range(3):
-            for i in range(first, last):
-                pushed[c, i] = inputs[c, i] * d_sdf[i] + d_gradient[c, i]
-        for c in range(used - 3):
-            for i in range(first, last):
-                pushed[3 + c, i] = (
-                    inputs[3 + c, i] * d_sdf[i]
-                    + jacobian[0, c, i] * d_gradient[0, i]
-                    + jacobian[1, c, i] * d_gradient[1, i]
-                    + jacobian[2, c, i] * d_gradient[2, i]
-                )
-        for i in range(first, last):
-            pushed[used, i] = d_sdf[i]
+        for level in range(thread, levels, threads):
+            scatter_product(
+                columns, weights, pushed, resolutions, offsets, dense, mask, level, columns.shape[1], d_table
+            )
