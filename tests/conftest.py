@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from neuralrecon.simulate import SimulateConfig, simulate
+
+
+def pytest_configure() -> None:
+    """Without a GPU, Triton's kernels run in its interpreter; Triton looks at this when it is first imported."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,9 @@ from . import HashGrid
 # A kernel is launched with more than its function takes, and with plain numbers for its constants.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
 
-# A thread holds 2 points: 16 gathers in flight and, with the slopes, 16 sums in registers. Twice that would spill.
-BLOCK = 256
+# One point for each of 128 threads: all the layouts that the compiler picks then put a point's values on one thread. At
+# two points a thread it moved every corner's weight between threads, with 87 barriers in place of 7.
+BLOCK = 128
 # `_torch`'s primes as int32: products wrap around, and the bits that the mask keeps stay the same
 PRIME_Y = tl.constexpr(2654435761 - (1 << 32))
 PRIME_Z = tl.constexpr(805459861)
@@ -73,10 +74,11 @@ class _HashEncode(torch.autograd.Function):
                 d_table,
                 n,
                 grid.n_features,
-                hash_mask(grid),
+                brick_mask(grid),
                 F=grid.features_per_level,
                 WITH_JACOBIAN=with_jacobian,
                 BLOCK=BLOCK,
+                num_warps=4,
             )
         return None, d_table, None, None, None
 
@@ -110,10 +112,11 @@ def encode_feature_major(
             jacobian if with_jacobian else features,
             n,
             width,
-            hash_mask(grid),
+            brick_mask(grid),
             F=grid.features_per_level,
             WITH_JACOBIAN=with_jacobian,
             BLOCK=BLOCK,
+            num_warps=4,
         )
     return jacobian
 
@@ -140,15 +143,16 @@ def table_gradient_of_product(
                 layout(grid, table.device),
                 d_table,
                 n,
-                hash_mask(grid),
+                brick_mask(grid),
                 F=grid.features_per_level,
                 BLOCK=BLOCK,
+                num_warps=4,
             )
     return d_table
 
 
-def hash_mask(grid: HashGrid) -> int:
-    return (1 << grid.log2_table_size) - 1
+def brick_mask(grid: HashGrid) -> int:
+    return (1 << grid.log2_table_size - 3) - 1
 
 
 @lru_cache(maxsize=16)
@@ -167,13 +171,14 @@ def _cell(points, i, inside, resolution):
 
 
 @triton.jit
-def _entry(ix, iy, iz, level_layout, mask, corner: tl.constexpr):
+def _entry(ix, iy, iz, side, start, dense, mask, corner: tl.constexpr):
     """Table entry of a cell's corner. Indices that overflow belong to levels that are hashed, and are not taken."""
-    side, start, dense = tl.load(level_layout) + 1, tl.load(level_layout + 1), tl.load(level_layout + 2)
     x, y, z = ix + (corner & 1), iy + ((corner >> 1) & 1), iz + ((corner >> 2) & 1)
+    within = (x & 1) + 2 * (y & 1) + 4 * (z & 1)
+    x, y, z = x >> 1, y >> 1, z >> 1
     stored = x + side * (y + side * z)
     hashed = (x ^ (y * PRIME_Y) ^ (z * PRIME_Z)) & mask
-    return (start + tl.where(dense != 0, stored, hashed)).to(tl.int64)
+    return (start + 8 * tl.where(dense != 0, stored, hashed) + within).to(tl.int64)
 
 
 @triton.jit
@@ -192,7 +197,7 @@ def _weights(fx, fy, fz, corner: tl.constexpr):
     wx, sx = _side(fx, corner & 1)
     wy, sy = _side(fy, (corner >> 1) & 1)
     wz, sz = _side(fz, (corner >> 2) & 1)
-    return (wx * wy * wz)[:, None], (sx * wy * wz)[:, None], (sy * wx * wz)[:, None], (sz * wx * wy)[:, None]
+    return wx * wy * wz, sx * wy * wz, sy * wx * wz, sz * wx * wy
 
 
 @triton.jit
@@ -211,54 +216,53 @@ def _forward(
 ):
     level = tl.program_id(1)
     level_layout = layout + 3 * level
-    resolution = tl.load(level_layout)
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    resolution, start, dense = tl.load(level_layout), tl.load(level_layout + 1), tl.load(level_layout + 2)
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[:, None]
     inside = i < n
     ix, fx = _cell(points, i, inside, resolution)
     iy, fy = _cell(points + n, i, inside, resolution)
     iz, fz = _cell(points + 2 * n, i, inside, resolution)
     f = tl.arange(0, F)[None, :]
-    keep = inside[:, None]
     value = tl.zeros([BLOCK, F], dtype=tl.float32)
     jx = tl.zeros([BLOCK, F], dtype=tl.float32)
     jy = tl.zeros([BLOCK, F], dtype=tl.float32)
     jz = tl.zeros([BLOCK, F], dtype=tl.float32)
     for corner in tl.static_range(8):
-        entry = _entry(ix, iy, iz, level_layout, mask, corner)
-        v = tl.load(table + entry[:, None] * F + f, mask=keep, other=0.0)
+        entry = _entry(ix, iy, iz, resolution // 2 + 1, start, dense, mask, corner)
+        v = tl.load(table + entry * F + f, mask=inside, other=0.0)
         w, wx, wy, wz = _weights(fx, fy, fz, corner)
         value += w * v
         if WITH_JACOBIAN:
             jx += wx * v
             jy += wy * v
             jz += wz * v
-    at = (level * F + f).to(tl.int64) * n + i[:, None]
-    tl.store(features + at, value, mask=keep)
+    at = (level * F + f).to(tl.int64) * n + i
+    tl.store(features + at, value, mask=inside)
     if WITH_JACOBIAN:
         scale = resolution.to(tl.float32)
         plane = tl.cast(n, tl.int64) * n_features
-        tl.store(jacobian + at, jx * scale, mask=keep)
-        tl.store(jacobian + plane + at, jy * scale, mask=keep)
-        tl.store(jacobian + 2 * plane + at, jz * scale, mask=keep)
+        tl.store(jacobian + at, jx * scale, mask=inside)
+        tl.store(jacobian + plane + at, jy * scale, mask=inside)
+        tl.store(jacobian + 2 * plane + at, jz * scale, mask=inside)
 
 
 @triton.jit
 def _scatter(points, d_table, level_layout, i, n, mask, d, jx, jy, jz, F: tl.constexpr, SLOPES: tl.constexpr):
     """Add to the eight corners' gradients, from those of the value and (times the resolution) of the slopes."""
-    resolution = tl.load(level_layout)
+    resolution, start, dense = tl.load(level_layout), tl.load(level_layout + 1), tl.load(level_layout + 2)
     inside = i < n
     ix, fx = _cell(points, i, inside, resolution)
     iy, fy = _cell(points + n, i, inside, resolution)
     iz, fz = _cell(points + 2 * n, i, inside, resolution)
     f = tl.arange(0, F)[None, :]
     for corner in tl.static_range(8):
-        entry = _entry(ix, iy, iz, level_layout, mask, corner)
+        entry = _entry(ix, iy, iz, resolution // 2 + 1, start, dense, mask, corner)
         w, wx, wy, wz = _weights(fx, fy, fz, corner)
         g = w * d
         if SLOPES:
             g += wx * jx + wy * jy + wz * jz
         # relaxed: sums need no order among themselves, and the kernel's end is the only fence that matters
-        tl.atomic_add(d_table + entry[:, None] * F + f, g, mask=inside[:, None], sem="relaxed")
+        tl.atomic_add(d_table + entry * F + f, g, mask=inside, sem="relaxed")
 
 
 @triton.jit
@@ -277,17 +281,17 @@ def _backward(
 ):
     level = tl.program_id(1)
     level_layout = layout + 3 * level
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    keep = (i < n)[:, None]
-    at = (level * F + tl.arange(0, F)[None, :]).to(tl.int64) * n + i[:, None]
-    d = tl.load(d_features + at, mask=keep, other=0.0)
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    inside = i < n
+    at = (level * F + tl.arange(0, F)[None, :]).to(tl.int64) * n + i
+    d = tl.load(d_features + at, mask=inside, other=0.0)
     jx, jy, jz = d, d, d
     if WITH_JACOBIAN:
         scale = tl.load(level_layout).to(tl.float32)
         plane = tl.cast(n, tl.int64) * n_features
-        jx = scale * tl.load(d_jacobian + at, mask=keep, other=0.0)
-        jy = scale * tl.load(d_jacobian + plane + at, mask=keep, other=0.0)
-        jz = scale * tl.load(d_jacobian + 2 * plane + at, mask=keep, other=0.0)
+        jx = scale * tl.load(d_jacobian + at, mask=inside, other=0.0)
+        jy = scale * tl.load(d_jacobian + plane + at, mask=inside, other=0.0)
+        jz = scale * tl.load(d_jacobian + 2 * plane + at, mask=inside, other=0.0)
     _scatter(points, d_table, level_layout, i, n, mask, d, jx, jy, jz, F, WITH_JACOBIAN)
 
 
@@ -297,13 +301,13 @@ def _backward_product(
 ):
     level = tl.program_id(1)
     level_layout = layout + 3 * level
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[:, None]
     inside = i < n
-    at = (level * F + tl.arange(0, F)[None, :]).to(tl.int64) * n + i[:, None]
-    w = tl.load(by_feature + at, mask=inside[:, None], other=0.0)
+    at = (level * F + tl.arange(0, F)[None, :]).to(tl.int64) * n + i
+    w = tl.load(by_feature + at, mask=inside, other=0.0)
     scaled = w * tl.load(level_layout).to(tl.float32)
-    d = w * tl.load(d_sdf + i, mask=inside, other=0.0)[:, None]
-    jx = scaled * tl.load(d_gradient + i, mask=inside, other=0.0)[:, None]
-    jy = scaled * tl.load(d_gradient + n + i, mask=inside, other=0.0)[:, None]
-    jz = scaled * tl.load(d_gradient + 2 * n + i, mask=inside, other=0.0)[:, None]
+    d = w * tl.load(d_sdf + i, mask=inside, other=0.0)
+    jx = scaled * tl.load(d_gradient + i, mask=inside, other=0.0)
+    jy = scaled * tl.load(d_gradient + n + i, mask=inside, other=0.0)
+    jz = scaled * tl.load(d_gradient + 2 * n + i, mask=inside, other=0.0)
     _scatter(points, d_table, level_layout, i, n, mask, d, jx, jy, jz, F, True)
