@@ -17,6 +17,7 @@ from triton.compiler import ASTSource
 
 from neuralrecon.ops.composite import _triton as composite
 from neuralrecon.ops.hash_encode import _triton as hash_encode
+from neuralrecon.ops.hash_encode import _triton_kernels as encoding
 from neuralrecon.ops.march import _triton as march
 from neuralrecon.ops.sdf_query import _triton as sdf_query
 
@@ -34,13 +35,13 @@ MARCH = {"BAND": march.BAND, "INSIDE": march.INSIDE, "BLOCK": march.BLOCK}
 ONE_WARP = {"num_warps": 1}
 EXACT = {"num_warps": 1, "enable_fp_fusion": False}
 KERNELS = {
-    "encode": (hash_encode._forward, {**ENCODE, "WITH_JACOBIAN": True}, {}),
-    "encode features": (hash_encode._forward, {**ENCODE, "WITH_JACOBIAN": False}, {}),
-    "encode backward": (hash_encode._backward, {**ENCODE, "WITH_JACOBIAN": True}, {}),
-    "encode features backward": (hash_encode._backward, {**ENCODE, "WITH_JACOBIAN": False}, {}),
-    "encode backward of product": (hash_encode._backward_product, ENCODE, {}),
+    "encode": (encoding.encode, {**ENCODE, "WITH_JACOBIAN": True}, {}),
+    "encode features": (encoding.encode, {**ENCODE, "WITH_JACOBIAN": False}, {}),
+    "encode backward": (encoding.encode_backward, {**ENCODE, "WITH_JACOBIAN": True}, {}),
+    "encode features backward": (encoding.encode_backward, {**ENCODE, "WITH_JACOBIAN": False}, {}),
+    "encode backward of product": (encoding.encode_backward_of_product, ENCODE, {}),
     "activate": (sdf_query._activate, {"BLOCK": sdf_query.BLOCK}, {}),
-    "pull": (sdf_query._pull, {"BLOCK": sdf_query.BLOCK}, {}),
+    "pull": (encoding.pull, {"BLOCK": hash_encode.BLOCK}, {}),
     "push": (sdf_query._push, {"BLOCK": sdf_query.BLOCK}, {}),
     "march count": (march._walk, {**MARCH, "FILL": False}, EXACT),
     "march fill": (march._walk, {**MARCH, "FILL": True}, EXACT),

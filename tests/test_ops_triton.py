@@ -97,11 +97,12 @@ def test_other_numbers_of_features(features_per_level: int) -> None:
     _assert_close(defined, found, TOLERANCE)
 
 
-def test_features_alone_and_jacobian_alone() -> None:
+def test_features_alone_which_have_derivatives_by_position_and_jacobian_alone() -> None:
     points, table = _points(40), _draw(1, GRID.n_entries, 2)
     with use_backend("triton"):
         assert torch.equal(hash_features(points, table, GRID), hash_encode(points, table, GRID)[0])
-    _assert_close(*_both(lambda t: (hash_features(points.to(t.dtype), t, GRID, 4),), table), TOLERANCE)
+    _assert_close(*_both(lambda p, t: (hash_features(p, t, GRID, 4),), points, table), TOLERANCE)
+    _assert_close(*_both(lambda p: (hash_features(p, table.to(p.dtype), GRID, 4),), points), TOLERANCE)
     _assert_close(*_both(lambda t: (hash_encode(points.to(t.dtype), t, GRID, 4)[1],), table), TOLERANCE)
 
 
@@ -111,10 +112,11 @@ def test_no_points_and_no_levels() -> None:
         given = table.clone().requires_grad_()
         with use_backend("triton"):
             features, jacobian = hash_encode(points, given, GRID, levels)
-            (gradient,) = torch.autograd.grad(features.sum() + jacobian.sum(), given)
+            alone = hash_features(points.clone().requires_grad_(), given, GRID, levels)
+            (gradient,) = torch.autograd.grad(features.sum() + jacobian.sum() + alone.sum(), given)
         assert features.shape == (len(points), 10)
         assert jacobian.shape == (len(points), 10, 3)
-        assert not any(x.any() for x in (features, jacobian, gradient))
+        assert not any(x.any() for x in (features, jacobian, alone, gradient))
 
 
 def _query(points: Tensor, levels: int) -> Callable[..., tuple[Tensor, ...]]:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..hash_encode import HashGrid
-from ..hash_encode._triton import encode_feature_major, table_gradient_of_product
+from ..hash_encode._triton import add_pulled, encode_feature_major, table_gradient_of_product
 from . import SdfNetwork
 
 # A kernel is launched with more than its function takes, and with plain numbers for its constants.
@@ -44,14 +44,14 @@ class _SdfQuery(torch.autograd.Function):
         jacobian = encode_feature_major(points_soa, table, grid, levels, inputs[3:], with_jacobian=True)
         weight = hidden_weight[:, :used]
         mask = torch.addmm(hidden_bias[:, None], weight, inputs)
-        sdf, gradient = torch.empty_like(inputs[0]), torch.empty_like(points_soa)
-        blocks = (triton.cdiv(n, BLOCK),)
-        with torch.cuda.device_of(table):
-            if n:
-                _activate[blocks](mask, out_weight.contiguous(), out_bias, sdf, n, len(mask), BLOCK=BLOCK)
-            by_input = (weight * out_weight[:, None]).t() @ mask
-            if n:
-                _pull[blocks](by_input, jacobian, gradient, n, used - 3, BLOCK=BLOCK)
+        sdf = torch.empty_like(inputs[0])
+        if n:
+            with torch.cuda.device_of(table):
+                grid_1d = (triton.cdiv(n, BLOCK),)
+                _activate[grid_1d](mask, out_weight.contiguous(), out_bias, sdf, n, len(mask), BLOCK=BLOCK)
+        by_input = (weight * out_weight[:, None]).t() @ mask
+        gradient = by_input[:3].clone()
+        add_pulled(by_input[3:], jacobian, gradient)
         ctx.save_for_backward(
             points_soa, inputs, jacobian, mask, by_input, hidden_weight, hidden_bias, out_weight, table
         )
@@ -90,28 +90,6 @@ def _activate(hidden, out_weight, out_bias, sdf, n, width, BLOCK: tl.constexpr):
         total += tl.load(out_weight + j) * tl.maximum(h, 0.0)
         at += n
     tl.store(sdf + i, total, mask=inside)
-
-
-@triton.jit
-def _pull(by_input, jacobian, gradient, n, rows, BLOCK: tl.constexpr):
-    """gradient = by_input[:3] + sum over features of jacobian * by_input[3:]."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < n
-    plane = tl.cast(n, tl.int64) * rows
-    gx = tl.load(by_input + i, mask=inside, other=0.0)
-    gy = tl.load(by_input + n + i, mask=inside, other=0.0)
-    gz = tl.load(by_input + 2 * n + i, mask=inside, other=0.0)
-    at, slope = by_input + 3 * n + i, jacobian + i
-    for _ in range(rows):
-        g = tl.load(at, mask=inside, other=0.0)
-        gx += g * tl.load(slope, mask=inside, other=0.0)
-        gy += g * tl.load(slope + plane, mask=inside, other=0.0)
-        gz += g * tl.load(slope + 2 * plane, mask=inside, other=0.0)
-        at += n
-        slope += n
-    tl.store(gradient + i, gx, mask=inside)
-    tl.store(gradient + n + i, gy, mask=inside)
-    tl.store(gradient + 2 * n + i, gz, mask=inside)
 
 
 @triton.jit
