@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +13,17 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from scipy import ndimage
+from scipy.spatial import KDTree
+from skimage.measure import marching_cubes
 from torch import Tensor
 from trimesh.visual import ColorVisuals
 
 from neuralrecon.errors import ConfigError, MeshError
 from neuralrecon.extract import MeshConfig, extract_mesh, write_mesh
+from neuralrecon.extract.bricks import SIDE, Lattice
+from neuralrecon.extract.solid import keep_one_solid
+from neuralrecon.extract.surface import Surface
 from neuralrecon.geometry import Box, Similarity
 from neuralrecon.render import Occupancy
 from neuralrecon.train import Fit, FitConfig
@@ -178,6 +185,126 @@ def test_a_wall_thinner_than_the_occupancy_cells_is_kept() -> None:
     assert mesh.volume == pytest.approx(2 * math.pi * RADIUS * (RADIUS + 0.03) * 0.0016, rel=0.06)
 
 
+# ------------------------------------------------------------------------------- bricks against one dense array
+
+
+def sponge(points: Tensor) -> Tensor:
+    """A ball of labyrinths, tubes, drops and bubbles, some of them touching by corners only; slope at most 1."""
+    away = (points - CENTER) * 2 * math.pi
+    x, y, z = (away / 0.013).unbind(1)
+    gyroid = (x.sin() * y.cos() + y.sin() * z.cos() + z.sin() * x.cos()) * 0.013 / (2 * math.pi * 3**0.5)
+    u, v, w = (away / 0.0071).unbind(1)
+    drops = (u.sin() * v.sin() * w.sin() + 0.4) * 0.0071 / (2 * math.pi * 3**0.5)
+    return torch.maximum((points - CENTER).norm(dim=1) - 0.048, torch.minimum(gyroid.abs() - 0.0006, drops))
+
+
+def dense_values(fit: Fit, lattice: Lattice) -> np.ndarray:
+    """The model at every node, in voxels, with the rules of the edge, the table and zero."""
+    axes = [torch.from_numpy(lattice.low[a] + lattice.voxel * np.arange(lattice.shape[a])) for a in range(3)]
+    points = torch.stack(torch.meshgrid(axes[0], axes[1], axes[2], indexing="ij"), dim=-1).reshape(-1, 3)
+    asked = fit.model.sdf(fit.unit_from_world.apply(points).float()).reshape(lattice.shape).numpy()
+    values = np.ones(lattice.shape, np.float32)
+    core = (slice(1, -1),) * 3
+    values[core] = asked[core] / np.float32(fit.unit_from_world.scale * lattice.voxel)
+    if fit.floor_m is not None:
+        values = np.maximum(values, ((fit.floor_m - axes[2]) / lattice.voxel).numpy().astype(np.float32))
+    values[np.abs(values) < 1e-3] = 1e-3
+    return values
+
+
+def one_solid(values: np.ndarray) -> np.ndarray:
+    """The largest solid without its cavities, by labels on the whole array."""
+    solids = np.asarray(ndimage.label(values < 0)[0])  # pyright: ignore[reportIndexIssue]
+    values = np.where((solids > 0) & (solids != np.bincount(solids[solids > 0]).argmax()), np.float32(1), values)
+    rooms = np.asarray(ndimage.label(values >= 0)[0])  # pyright: ignore[reportIndexIssue]
+    return np.where((rooms > 0) & (rooms != rooms[0, 0, 0]), np.float32(-1), values)
+
+
+@pytest.mark.parametrize(
+    ("distance", "voxel_mm", "floor_m"),
+    [(sphere, 1.7, float(CENTER[2]) - 0.0304), (torus, 1.0, None), (sponge, 1.1, None)],
+)
+def test_bricks_give_the_surface_of_the_dense_array(distance: Distance, voxel_mm: float, floor_m: float | None) -> None:
+    """Same vertices, same triangles: linear interpolation in float32, of values up to 2 voxels."""
+    fit = fit_of(distance, floor_m)
+    lattice = Lattice.around(fit, voxel_mm * 1e-3)
+    assert max(lattice.shape) > SIDE  # there are seams
+    values = one_solid(dense_values(fit, lattice))
+    vertices, faces, _, _ = marching_cubes(values, 0.0)
+    found = Surface.of(keep_one_solid(lattice.sample(), "known"))
+    in_voxels = (found.vertices - lattice.low) / lattice.voxel
+    gaps, named = KDTree(vertices).query(in_voxels)
+    # float32 at 200 voxels: 1.5e-5; values in voxels off by as much move a vertex by that share of an edge
+    assert gaps.max() < 1e-3
+    assert len(np.unique(named)) == len(found.vertices) == len(vertices)
+    reference = trimesh.Trimesh(vertices, faces, process=False)
+    outward = faces if reference.volume > 0 else faces[:, ::-1]
+    assert triangles(named[found.faces]) == triangles(outward)
+    assert found.volume() == pytest.approx(abs(reference.volume) * lattice.voxel**3, rel=1e-5)
+    assert found.is_closed()
+    assert found.largest_body() is found
+
+
+def triangles(faces: np.ndarray) -> set[tuple[int, int, int]]:
+    """With the lowest corner first: the winding stays."""
+    first = faces.argmin(axis=1)[:, None]
+    a, b, c = np.take_along_axis(faces, (first + np.arange(3)) % 3, axis=1).T
+    return set(zip(a.tolist(), b.tolist(), c.tolist(), strict=True))
+
+
+def test_the_model_is_asked_near_the_surface_only() -> None:
+    """At 0.35 mm the occupancy grid's band is 10.4 mm wide and holds 30 voxels; a third of that is asked."""
+    fit, n_asked = fit_of(sphere), 0
+    model: Any = fit.model
+    ask = model.sdf
+
+    class Counting:
+        def sdf(self, points: Tensor) -> Tensor:
+            nonlocal n_asked
+            n_asked += len(points)
+            return ask(points)
+
+    counting: Any = Counting()
+    lattice = Lattice.around(replace(fit, model=counting), 0.35e-3)
+    lattice.sample()
+    area = 4 * math.pi * RADIUS**2 / 0.35e-3**2
+    # 1.5 sqrt(3) voxels on both sides, as much again (an eighth of the nodes of twice the size) in each coarser level,
+    # the band itself on every fourth node, and what lies around a brick is asked twice: 66^3 / 64^3 and 68^3 / 64^3
+    assert n_asked < 1.3 * area * (5.2 * 1.5 + 30 / 64)
+
+
+def test_memory_goes_with_the_surface_not_with_the_grid() -> None:
+    """A ball of 15 mm in a grid of 1030^3 nodes, whose values alone would take 4.4 GB."""
+    small = fit_of(lambda points: (points - CENTER).norm(dim=1) - 0.015)
+    assert min(Lattice.around(small, 0.1366e-3).shape) > 1024
+    tracemalloc.start()
+    mesh = extract_mesh(small, MeshConfig(voxel_mm=0.1366, vertex_colors=False))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert mesh.is_volume
+    assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.015**3, rel=1e-4)
+    assert peak < 250e6
+
+
+def test_a_surface_that_is_not_closed_is_known() -> None:
+    ball = trimesh.creation.icosphere(subdivisions=2)
+    vertices, faces = np.asarray(ball.vertices), np.asarray(ball.faces, np.int32)
+    whole = Surface(vertices=vertices, faces=faces)
+    assert whole.is_closed()
+    assert whole.volume() == pytest.approx(ball.volume)
+    assert (whole.normals() * vertices).sum(axis=1).min() > math.cos(math.radians(3))  # the faces around are not alike
+    assert not Surface(vertices=vertices, faces=faces[1:]).is_closed()
+    assert not Surface(vertices=vertices, faces=faces[:, ::-1]).is_closed()
+    assert not Surface(vertices=vertices, faces=np.concatenate([faces, faces])).is_closed()
+    assert not Surface(vertices=vertices, faces=np.concatenate([faces[:1, ::-1], faces[1:]])).is_closed()
+    two = Surface(
+        vertices=np.concatenate([0.5 * vertices + 3, vertices]), faces=np.concatenate([faces, faces + len(vertices)])
+    )
+    assert two.is_closed()
+    assert np.array_equal(two.largest_body().vertices, vertices)
+    assert np.array_equal(two.largest_body().faces, faces)
+
+
 def test_simplified_meshes_stay_closed() -> None:
     full = extract_mesh(fit_of(torus), MeshConfig(voxel_mm=VOXEL_MM, vertex_colors=False))
     few = extract_mesh(fit_of(torus), MeshConfig(voxel_mm=VOXEL_MM, target_faces=1500))
@@ -228,7 +355,7 @@ def test_what_no_mesh_can_be_made_of_is_an_error() -> None:
     with pytest.raises(MeshError, match="known: the fitted sdf is nowhere negative"):
         extract_mesh(fit_of(lambda points: sphere(points) + 0.2), MeshConfig(voxel_mm=3.0))
     with pytest.raises(MeshError, match="choose a larger voxel_mm"):
-        extract_mesh(fit_of(sphere), MeshConfig(voxel_mm=0.05))
+        extract_mesh(fit_of(sphere), MeshConfig(voxel_mm=0.02))
     with pytest.raises(ConfigError, match="voxel_mm must be above 0"):
         MeshConfig(voxel_mm=0)
     with pytest.raises(ConfigError, match="target_faces"):

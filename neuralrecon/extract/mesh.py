@@ -11,17 +11,16 @@ import numpy as np
 import torch
 import trimesh
 import trimesh.visual
-from jaxtyping import Float32
-from scipy import ndimage
-from skimage.measure import marching_cubes
-from torch import Tensor
 
 from ..errors import ConfigError, MeshError
 from ..train import Fit
+from .bricks import Lattice
+from .solid import keep_one_solid
+from .surface import Surface
 
 log = logging.getLogger(__name__)
 
-_LARGEST_GRID = 1 << 29  # cells; four bytes each
+_MOST_FACES = 5e7  # about 150 bytes each while the mesh is made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,22 +55,17 @@ def extract_mesh(fit: Fit, config: MeshConfig | None = None) -> trimesh.Trimesh:
         MeshError: nothing is solid, or the grid would be too large.
     """
     config = config or MeshConfig()
-    sdf, low, voxel = sample_sdf(fit, config.voxel_mm * fit.world_per_mm)
-    _keep_one_solid(sdf, voxel, fit.name)
-    # a value of exactly zero would put several vertices on one spot
-    tiny = 1e-3 * voxel
-    sdf[np.abs(sdf) < tiny] = tiny
-    vertices, faces, _, _ = marching_cubes(sdf, 0.0, spacing=(voxel,) * 3)
-    mesh = trimesh.Trimesh(vertices + low, faces, process=False)
-    if mesh.volume < 0:
-        mesh.invert()
-    if config.target_faces and config.target_faces < len(mesh.faces):
-        mesh = _simplified(mesh, config.target_faces)
-    mesh = _largest_body(mesh)
-    if not (mesh.is_watertight and mesh.is_winding_consistent and mesh.volume > 0):
+    voxel = config.voxel_mm * fit.world_per_mm
+    _require_room(fit, voxel)
+    surface = Surface.of(keep_one_solid(Lattice.around(fit, voxel).sample(), fit.name))
+    if config.target_faces and config.target_faces < len(surface.faces):
+        surface = _simplified(surface, config.target_faces)
+    surface = surface.largest_body()
+    if not surface.is_closed():
         raise MeshError(f"{fit.name}: the mesh did not come out closed; try another voxel_mm or no target_faces")
+    mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
     if config.vertex_colors and len(fit.view_origins):
-        mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=_vertex_colors(fit, mesh))
+        mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=_vertex_colors(fit, surface))
     mesh.metadata["unit"] = "m" if fit.is_metric else "unscaled"
     size = " x ".join(f"{length:.4g}" for length in mesh.extents)
     log.info("mesh: %d faces, %s %s, closed", len(mesh.faces), size, "m" if fit.is_metric else "world units")
@@ -96,86 +90,33 @@ def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
         mesh.export(path)
 
 
-def sample_sdf(fit: Fit, voxel: float) -> tuple[Float32[np.ndarray, "x y z"], np.ndarray, float]:
-    """Signed distance (world units) on a grid with cells of side `voxel`, its first vertex, and `voxel`.
-
-    The model is asked in the band only; elsewhere the occupancy grid's last value has the right sign. A shell of
-    outside closes the grid.
+def _require_room(fit: Fit, voxel: float) -> None:
+    """That the mesh will have no more than 50 million faces, guessed from the area of the occupancy grid's surface.
 
     Raises:
-        MeshError: more than 2^29 cells.
+        MeshError: it will.
     """
-    margin = 0.5 * float(1 / fit.unit_from_world.scale - fit.box.size.max())
-    low, high = (fit.box.low - margin).double(), (fit.box.high + margin).double()
-    if fit.floor_m is not None:
-        low[2] = fit.floor_m - 1.5 * voxel
-    shape = [int(np.ceil(float(extent) / voxel)) + 3 for extent in high - low]
-    if np.prod(shape, dtype=np.float64) > _LARGEST_GRID:
-        raise MeshError(f"{fit.name}: a voxel of {voxel:g} makes a grid of {shape} cells; choose a larger voxel_mm")
-    low = low - voxel
-    axes = [low[a] + voxel * torch.arange(shape[a]) for a in range(3)]
-    sdf = np.full(shape, voxel, np.float32)
-    y, z = torch.meshgrid(axes[1][1:-1], axes[2][1:-1], indexing="ij")
-    for i in range(1, shape[0] - 1):
-        points = torch.stack([axes[0][i].expand_as(y), y, z], dim=-1).reshape(-1, 3)
-        values = _ask(fit, fit.unit_from_world.apply(points).float())
-        sdf[i, 1:-1, 1:-1] = values.reshape(y.shape).numpy()
-    if fit.floor_m is not None:
-        below = (fit.floor_m - axes[2]).numpy().astype(np.float32)
-        np.maximum(sdf, below, out=sdf)
-    return sdf, low.numpy(), voxel
+    side, scale = fit.occupancy.sdf.shape[0], fit.unit_from_world.scale
+    # a shell one cell thick on both sides; marching cubes make two to three triangles a square voxel
+    area = float((fit.occupancy.sdf.abs() < 1 / side).sum()) / 2 / (side * scale) ** 2
+    n_faces = 2.5 * area / voxel**2
+    if n_faces > _MOST_FACES:
+        raise MeshError(
+            f"{fit.name}: a voxel of {voxel:g} makes about {n_faces:.1g} faces, {_MOST_FACES:.0g} at most; "
+            "choose a larger voxel_mm"
+        )
 
 
-def _ask(fit: Fit, points: Tensor) -> Tensor:
-    grid = fit.occupancy.sdf
-    side = grid.shape[0]
-    cell = (points * side).floor().long()
-    in_cube = ((cell >= 0) & (cell < side)).all(dim=1)
-    x, y, z = cell.clamp(0, side - 1).unbind(1)
-    sdf = torch.where(in_cube, grid[x, y, z], 1.0)
-    near = sdf.abs() < 2.0 / side + 3 * fit.blur
-    sdf[near] = fit.model.sdf(points[near])
-    return sdf / fit.unit_from_world.scale
-
-
-def _keep_one_solid(sdf: np.ndarray, voxel: float, name: str) -> None:
-    """In place: all solids but the largest become outside, all cavities become inside."""
-    solids, count = _labelled(sdf < 0)
-    if count == 0:
-        raise MeshError(f"{name}: the fitted sdf is nowhere negative, so there is no solid; look at masks and depth")
-    sizes = np.bincount(solids.ravel())
-    sizes[0] = 0
-    sdf[(solids > 0) & (solids != sizes.argmax())] = voxel
-    del solids
-    rooms, count = _labelled(sdf >= 0)
-    if count > 1:
-        sdf[(rooms > 0) & (rooms != rooms[0, 0, 0])] = -voxel
-
-
-def _labelled(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Parts connected through cells' faces, numbered from 1."""
-    parts = np.empty(mask.shape, np.int32)
-    return parts, int(ndimage.label(mask, output=parts))  # pyright: ignore[reportArgumentType]
-
-
-def _largest_body(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    bodies = mesh.split(only_watertight=False)
-    return mesh if len(bodies) == 1 else max(bodies, key=lambda body: body.volume)
-
-
-def _simplified(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh:
+def _simplified(surface: Surface, target_faces: int) -> Surface:
     """Quadric edge collapse (Garland and Heckbert 1997)."""
-    simplified = fast_simplification.simplify(
-        mesh.vertices.astype(np.float64), np.asarray(mesh.faces), target_count=target_faces
-    )
-    vertices, faces = simplified[:2]
-    return trimesh.Trimesh(vertices, faces, process=False)
+    vertices, faces = fast_simplification.simplify(surface.vertices, surface.faces, target_count=target_faces)[:2]
+    return Surface(vertices=np.asarray(vertices, np.float64), faces=np.asarray(faces, np.int32))
 
 
-def _vertex_colors(fit: Fit, mesh: trimesh.Trimesh) -> np.ndarray:
+def _vertex_colors(fit: Fit, surface: Surface) -> np.ndarray:
     """Mean colour that the three views facing each vertex most would see (not asking what hides it)."""
-    points = fit.unit_from_world.apply(torch.from_numpy(np.array(mesh.vertices))).float()
-    normals = torch.from_numpy(np.array(mesh.vertex_normals)).float()
+    points = fit.unit_from_world.apply(torch.from_numpy(surface.vertices)).float()
+    normals = torch.from_numpy(surface.normals())
     colors = torch.empty(len(points), 3)
     with torch.no_grad():
         for block in torch.arange(len(points)).split(1 << 15):
