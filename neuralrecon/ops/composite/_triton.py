@@ -53,13 +53,15 @@ def _forward(alpha, ray_starts, weights, light, left, n_rays, BLOCK: tl.constexp
     last = tl.load(ray_starts + ray + 1, mask=there, other=0)
     through = tl.full([BLOCK], 1.0, dtype=tl.float32)
     longest = tl.max(last - first, axis=0)
-    for k in range(longest):
+    k = 0
+    while k < longest:
         i = first + k
         more = i < last
         a = tl.load(alpha + i, mask=more, other=0.0)  # 0 behind the ray's end leaves its light as it is
         tl.store(weights + i, through * a, mask=more)
         tl.store(light + i, through, mask=more)
         through *= 1.0 - a
+        k += 1
     tl.store(left + ray, through, mask=there)
 
 
@@ -72,10 +74,12 @@ def _backward(alpha, ray_starts, light, d_weights, d_left, d_alpha, n_rays, BLOC
     last = tl.load(ray_starts + ray + 1, mask=there, other=0)
     behind = tl.load(d_left + ray, mask=there, other=0.0)
     longest = tl.max(last - first, axis=0)
-    for k in range(longest):
+    k = 0
+    while k < longest:
         i = last - 1 - k
         more = i >= first
         a = tl.load(alpha + i, mask=more, other=0.0)
         d = tl.load(d_weights + i, mask=more, other=0.0)
         tl.store(d_alpha + i, tl.load(light + i, mask=more, other=0.0) * (d - behind), mask=more)
         behind = a * d + (1.0 - a) * behind
+        k += 1

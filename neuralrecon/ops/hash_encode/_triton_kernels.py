@@ -1,4 +1,7 @@
-"""`hash_encode`'s kernels for Triton: what one program does for one block of points on one level."""
+"""`hash_encode`'s kernels for Triton: what one program does for one block of points on one level.
+
+Loops whose length is a tensor are `while` loops: up to Triton 3.6 the interpreter knows no others with NumPy 2.
+"""
 
 from __future__ import annotations
 
@@ -174,13 +177,15 @@ def pull(by_feature, jacobian, gradient, n, rows, BLOCK: tl.constexpr):
     gy = tl.load(gradient + n + i, mask=inside, other=0.0)
     gz = tl.load(gradient + 2 * n + i, mask=inside, other=0.0)
     at, slope = by_feature + i, jacobian + i
-    for _ in range(rows):
+    row = 0
+    while row < rows:
         g = tl.load(at, mask=inside, other=0.0)
         gx += g * tl.load(slope, mask=inside, other=0.0)
         gy += g * tl.load(slope + plane, mask=inside, other=0.0)
         gz += g * tl.load(slope + 2 * plane, mask=inside, other=0.0)
         at += n
         slope += n
+        row += 1
     tl.store(gradient + i, gx, mask=inside)
     tl.store(gradient + n + i, gy, mask=inside)
     tl.store(gradient + 2 * n + i, gz, mask=inside)

@@ -84,11 +84,13 @@ def _activate(hidden, out_weight, out_bias, sdf, n, width, BLOCK: tl.constexpr):
     inside = i < n
     total = tl.zeros([BLOCK], dtype=tl.float32) + tl.load(out_bias)
     at = hidden + i
-    for j in range(width):
+    j = 0
+    while j < width:
         h = tl.load(at, mask=inside, other=0.0)
         tl.store(at, (h > 0.0).to(tl.float32), mask=inside)
         total += tl.load(out_weight + j) * tl.maximum(h, 0.0)
         at += n
+        j += 1
     tl.store(sdf + i, total, mask=inside)
 
 
