@@ -194,6 +194,20 @@ def test_march_ends_behind_the_surface() -> None:
     assert abs(float(samples.t_mids[-1]) - 1.25) < 1 / 24 + 0.004
 
 
+@pytest.mark.parametrize("band_before", [True, False])
+def test_march_remembers_the_band_until_it_comes_upon_the_inside(band_before: bool) -> None:
+    """The band, the inside and the next band lie in different turns of the loop, which takes 8 of these cells a turn."""
+    cells = torch.full((32, 1, 1), OUTSIDE, dtype=torch.uint8, device=DEVICE)
+    cells[:4] = BAND if band_before else OUTSIDE
+    cells[16] = INSIDE
+    cells[24:26] = BAND
+    one = torch.ones(1, device=DEVICE)
+    ray = torch.tensor([[0.0, 0.5, 0.5]], device=DEVICE), torch.tensor([[1.0, 0.0, 0.0]], device=DEVICE)
+    samples = _marched("triton", (*ray, 0 * one, one, 0.5 * one), cells, 1 / 512)
+    first, count = (0, 4 * 16) if band_before else (24 * 16, 2 * 16)
+    assert torch.equal(samples.t_mids.cpu(), (first + torch.arange(count) + 0.5) / 512)
+
+
 def test_march_without_rays() -> None:
     samples = _marched("triton", tuple(x[:0] for x in _rays(3)), _cells(), 0.01)
     assert samples.ray_starts.tolist() == [0]
