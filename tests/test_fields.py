@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 
 from neuralrecon.errors import ConfigError
 from neuralrecon.fields import FieldConfig, SensorModel, SurfaceModel
-from neuralrecon.fields.directions import reflect, spherical_harmonics
+from neuralrecon.ops.shading._torch import reflect, spherical_harmonics
 from neuralrecon.geometry import Rays
 from neuralrecon.scene import DepthRays
 

@@ -7,13 +7,17 @@ import torch
 from torch.autograd import gradcheck
 
 from neuralrecon.ops import (
+    ColorNetwork,
     HashGrid,
     SdfNetwork,
+    color_query,
     composite,
     hash_encode,
     hash_features,
     march,
+    neus_alpha,
     sdf_query,
+    shading,
     use_backend,
 )
 from neuralrecon.ops.march import BAND, INSIDE, OUTSIDE
@@ -140,6 +144,44 @@ def test_sdf_query_gradcheck_and_its_gradient_is_the_derivative() -> None:
         assert torch.allclose((ahead - behind) / (2 * h), gradient[:, axis], atol=1e-4)
 
 
+def _color_leaves(grid: HashGrid, width: int, n_extras: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(8)
+    n_in = grid.n_features + n_extras
+    shapes = [(grid.n_entries, 2), (width, n_in), (width,), (width, width), (width,), (3, width), (3,)]
+    drawn = [torch.randn(s, generator=generator, dtype=torch.float64) / s[-1] ** 0.5 for s in shapes]
+    return [leaf.to(dtype).requires_grad_() for leaf in drawn]
+
+
+def _color_network(leaves: list[torch.Tensor]) -> ColorNetwork:
+    names = ("table", "hidden_weight", "hidden_bias", "middle_weight", "middle_bias", "out_weight", "out_bias")
+    return ColorNetwork(**dict(zip(names, leaves, strict=True)))
+
+
+def test_color_query_gradcheck() -> None:
+    grid = HashGrid(levels=2, log2_table_size=4, base_resolution=2, finest_resolution=5)
+    leaves = _color_leaves(grid, 5, 2, torch.float64)
+    points, extras = _points(4).requires_grad_(), torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    assert gradcheck(lambda p, e, *v: color_query(p, e, _color_network(list(v)), grid), [points, extras, *leaves])
+
+
+@pytest.mark.parametrize(("n", "width"), [(0, 16), (1, 13), (700, 16), (5000, 13)])  # 13: not a whole block
+def test_compiled_color_query_equals_its_definition(n: int, width: int) -> None:
+    weights = torch.randn(n, 3, generator=torch.Generator().manual_seed(6))
+    extras = torch.randn(n, 5, generator=torch.Generator().manual_seed(7))
+    results = []
+    for backend in ("torch", "cpu"):
+        leaves = _color_leaves(GRID, width, 5, torch.float32)
+        inputs = [_points(n, torch.float32).requires_grad_(), extras.clone().requires_grad_()]
+        with use_backend(backend):
+            colors = color_query(*inputs, _color_network(leaves), GRID)
+            (colors * weights).sum().backward()
+        results.append([colors.detach(), *(leaf.grad for leaf in inputs + leaves)])
+    for defined, compiled in zip(*results, strict=True):
+        # float32 sums of up to n terms; a hidden unit within rounding of zero may be on in one and off in the other
+        close = torch.isclose(compiled, defined, rtol=1e-3, atol=1e-5 * float(defined.abs().max()) if n else 1.0)
+        assert close.float().mean() > 0.999 if n else True
+
+
 @pytest.mark.parametrize("levels", [5, 2])
 def test_compiled_sdf_query_equals_its_definition(levels: int) -> None:
     points = _points(2000, torch.float32)
@@ -233,3 +275,48 @@ def test_compiled_march_equals_its_definition() -> None:
 def test_a_misspelt_backend_is_refused() -> None:
     with pytest.raises(ValueError, match="cuda_fast"), use_backend("cuda_fast"):
         pass
+
+
+# ------------------------------------------------------------------------------------------------ opacity, shading
+
+
+def _unit(n: int, seed: int) -> torch.Tensor:
+    drawn = torch.randn(n, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.nn.functional.normalize(drawn, dim=1)
+
+
+def test_shading_gradcheck() -> None:
+    turns = torch.linalg.qr(torch.randn(6, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))[0]
+    assert gradcheck(lambda n: shading(n, _unit(6, 2), turns), _unit(6, 3).requires_grad_())
+
+
+@pytest.mark.parametrize("n", [0, 1, 1000])
+def test_compiled_shading_equals_its_definition(n: int) -> None:
+    turns = torch.linalg.qr(torch.randn(n, 3, 3, generator=torch.Generator().manual_seed(1)))[0]
+    weights = torch.randn(n, 13, generator=torch.Generator().manual_seed(4))
+    results = []
+    for backend in ("torch", "cpu"):
+        normals = _unit(n, 3).float().requires_grad_()
+        with use_backend(backend):
+            shaded = shading(normals, _unit(n, 2).float(), turns)
+            (shaded * weights).sum().backward()
+        results.append((shaded.detach(), normals.grad))
+    for defined, compiled in zip(*results, strict=True):
+        assert torch.allclose(compiled, defined, atol=2e-5)  # sums of twelve products of numbers up to 3
+
+
+@pytest.mark.parametrize("cos_anneal", [0.0, 0.3, 1.0])
+def test_compiled_alpha_equals_its_definition_from_far_outside_to_deep_inside(cos_anneal: float) -> None:
+    generator = torch.Generator().manual_seed(9)
+    sdf = torch.cat([torch.randn(2000, generator=generator) * s for s in (0.005, 0.02, 0.1)])  # up to 60 blurs
+    slope = torch.rand(6000, generator=generator) * 2.4 - 1.2
+    results = []
+    for backend, dtype in (("torch", torch.float64), ("cpu", torch.float32)):
+        f, s = sdf.to(dtype).requires_grad_(), slope.to(dtype).requires_grad_()
+        with use_backend(backend):
+            alpha = neus_alpha(f, s, 500.0, 0.003, cos_anneal)
+            alpha.sum().backward()
+        results.append((alpha.detach(), f.grad, s.grad))
+    for defined, compiled, scale in zip(*results, (1.0, 500.0, 1.5), strict=True):
+        # the argument of the exponential, up to 150, is good to 6e-8 of itself
+        assert torch.allclose(compiled.double(), defined, atol=3e-5 * scale)

@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..ops import HashGrid, SdfNetwork, hash_features, sdf_query
-from .directions import reflect, spherical_harmonics
+from ..ops import N_SHADING, ColorNetwork, HashGrid, SdfNetwork, color_query, hash_features, sdf_query, shading
 from .sensors import SensorModel
 
 
@@ -75,7 +74,7 @@ class SurfaceModel(nn.Module):
         self.color_table = nn.Parameter(_small(config.color_grid, generator))
         self.sdf_hidden = _linear(3 + config.sdf_grid.n_features, h, generator)
         self.sdf_out = _linear(h, 1, generator)
-        self.color_hidden = _linear(config.color_grid.n_features + 3 + 9 + 1, h, generator)
+        self.color_hidden = _linear(config.color_grid.n_features + N_SHADING, h, generator)
         self.color_middle = _linear(h, h, generator)
         self.color_out = _linear(h, 3, generator)
         self.sensors = SensorModel(n_sensors, n_stops)
@@ -116,15 +115,17 @@ class SurfaceModel(nn.Module):
         Args:
             displacement: see `SensorModel.displacement`; lets the print tell the sensors where they are.
         """
-        grid = self.config.color_grid
-        features = hash_features(points if displacement is None else points + displacement, self.color_table, grid)
-        normals_in_rig = (rig_from_world @ normals[:, :, None])[:, :, 0]
-        mirrored = reflect(directions, normals)
-        mirrored_in_rig = (rig_from_world @ mirrored[:, :, None])[:, :, 0]
-        facing = -(directions * normals).sum(dim=1, keepdim=True)
-        inputs = torch.cat([features, normals_in_rig, spherical_harmonics(mirrored_in_rig), facing], dim=1)
-        hidden = self.color_middle(self.color_hidden(inputs).relu()).relu()
-        return torch.sigmoid(self.color_out(hidden))
+        network = ColorNetwork(
+            table=self.color_table,
+            hidden_weight=self.color_hidden.weight,
+            hidden_bias=self.color_hidden.bias,
+            middle_weight=self.color_middle.weight,
+            middle_bias=self.color_middle.bias,
+            out_weight=self.color_out.weight,
+            out_bias=self.color_out.bias,
+        )
+        moved = points if displacement is None else points + displacement
+        return color_query(moved, shading(normals, directions, rig_from_world), network, self.config.color_grid)
 
 
 def _small(grid: HashGrid, generator: torch.Generator) -> Tensor:

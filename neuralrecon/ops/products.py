@@ -10,6 +10,11 @@ from .simd import LANES, load, splat, store
 BLOCK = 8  # rows that `product` makes at a time: the number of a matrix' rows must be a multiple
 
 
+def rounded(n: int, step: int) -> int:
+    """The next multiple of `step`."""
+    return -(-n // step) * step
+
+
 @numba.njit(cache=True)
 def product(weights, inputs, count, out):
     """out[j, i] = sum over c of weights[c, j] * inputs[c, i], for all j < weights.shape[1] and i < count.

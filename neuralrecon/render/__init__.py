@@ -1,6 +1,5 @@
 """From model, rays and occupied cells to what a camera would see."""
 
-from .neus import neus_alpha as neus_alpha
 from .occupancy import Occupancy as Occupancy
 from .rendering import RaySamples as RaySamples
 from .rendering import Rendering as Rendering

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ..fields import SurfaceModel
 from ..geometry import Box, Similarity
-from ..ops import Samples, composite, march
+from ..ops import Samples, composite, march, neus_alpha
 from ..scene import ColorRays
-from .neus import neus_alpha
 from .occupancy import Occupancy
 
 _VISIBLE = 2e-3

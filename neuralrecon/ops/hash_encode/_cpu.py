@@ -94,7 +94,6 @@ class _HashEncode(torch.autograd.Function):
             *layout(ctx.grid),
             ctx.levels,
             use_threads(),
-            d_jacobian is not None,
             d_table.numpy(),
         )
         return None, d_table, None, None
@@ -140,9 +139,7 @@ class _HashFeatures(torch.autograd.Function):
             pushed.numpy(),
             d_points.numpy(),
         )
-        _scatter_columns(
-            columns.numpy(), pushed.numpy(), *layout(ctx.grid), ctx.levels, use_threads(), False, d_table.numpy()
-        )
+        scatter_values(columns.numpy(), pushed.numpy(), *layout(ctx.grid), ctx.levels, use_threads(), d_table.numpy())
         return d_points if ctx.needs_input_grad[0] else None, d_table, None, None
 
 
@@ -345,12 +342,22 @@ def _push_features(points, order, d_features, slopes, threads, columns, pushed, 
                 for r in range(width):
                     pushed[r, first + i] = source[r]
             if slopes.shape[1]:
-                for i in range(count):
-                    for axis in range(3):
-                        total = np.float32(0.0)
-                        for r in range(width):
-                            total += slopes[tile, axis * width + r, i] * pushed[r, first + i]
-                        d_points[order[first + i], axis] = total
+                pull_points(slopes[tile], pushed[:, first : first + TILE], order, first, count, d_points)
+
+
+@numba.njit(cache=True)
+def pull_points(slopes, pushed, order, first, count, d_points):
+    """Gradient by position from that by the features, of one tile."""
+    by_axis = len(slopes) // 3
+    along = np.empty((1, LANES), np.float32)
+    for i in range(0, count, LANES):
+        for axis in range(3):
+            total = splat(np.float32(0.0))
+            for r in range(by_axis):
+                total = total + load(slopes, axis * by_axis + r, i) * load(pushed, r, i)
+            store(along, 0, 0, total)
+            for k in range(min(LANES, count - i)):
+                d_points[order[first + i + k], axis] = along[0, k]
 
 
 @numba.njit
@@ -414,9 +421,28 @@ def scatter(d_table, start, e0, e1, e2, e3, e4, e5, e6, e7, a, b, fx, fy, fz):
 
 
 @numba.njit(parallel=True, cache=True)
-def _scatter_columns(columns, pushed, resolutions, offsets, dense, mask, levels, threads, with_slopes, d_table):
-    """pushed [(by value, by x, y, z slope) features, points]; only the values without slopes."""
+def _scatter_columns(columns, pushed, resolutions, offsets, dense, mask, levels, threads, d_table):
+    """pushed [(by value, by slope along x, y, z) x features, points]."""
     rows = pushed.shape[0] // 4
+    for thread in numba.prange(threads):
+        for level in range(thread, levels, threads):
+            scale, top = splat(np.float32(resolutions[level])), splat(np.int32(resolutions[level] - 1))
+            start, r = offsets[level], 2 * level
+            for i in range(0, columns.shape[1], LANES):
+                ix, fx = _cell(load(columns, 0, i), scale, top)
+                iy, fy = _cell(load(columns, 1, i), scale, top)
+                iz, fz = _cell(load(columns, 2, i), scale, top)
+                e0, e1, e2, e3, e4, e5, e6, e7 = _corners(ix, iy, iz, resolutions[level], dense[level], mask)
+                ax, bx = scale * load(pushed, rows + r, i), scale * load(pushed, rows + r + 1, i)
+                ay, by = scale * load(pushed, 2 * rows + r, i), scale * load(pushed, 2 * rows + r + 1, i)
+                az, bz = scale * load(pushed, 3 * rows + r, i), scale * load(pushed, 3 * rows + r + 1, i)
+                a, b = (load(pushed, r, i), ax, ay, az), (load(pushed, r + 1, i), bx, by, bz)
+                scatter(d_table, start, e0, e1, e2, e3, e4, e5, e6, e7, a, b, fx, fy, fz)
+
+
+@numba.njit(parallel=True, cache=True)
+def scatter_values(columns, pushed, resolutions, offsets, dense, mask, levels, threads, d_table):
+    """The same for values alone: pushed [at least features, points]."""
     for thread in numba.prange(threads):
         for level in range(thread, levels, threads):
             scale, top = splat(np.float32(resolutions[level])), splat(np.int32(resolutions[level] - 1))
@@ -427,12 +453,7 @@ def _scatter_columns(columns, pushed, resolutions, offsets, dense, mask, levels,
                 iy, fy = _cell(load(columns, 1, i), scale, top)
                 iz, fz = _cell(load(columns, 2, i), scale, top)
                 e0, e1, e2, e3, e4, e5, e6, e7 = _corners(ix, iy, iz, resolutions[level], dense[level], mask)
-                ax = ay = az = bx = by = bz = zero
-                if with_slopes:
-                    ax, bx = scale * load(pushed, rows + r, i), scale * load(pushed, rows + r + 1, i)
-                    ay, by = scale * load(pushed, 2 * rows + r, i), scale * load(pushed, 2 * rows + r + 1, i)
-                    az, bz = scale * load(pushed, 3 * rows + r, i), scale * load(pushed, 3 * rows + r + 1, i)
-                a, b = (load(pushed, r, i), ax, ay, az), (load(pushed, r + 1, i), bx, by, bz)
+                a, b = (load(pushed, r, i), zero, zero, zero), (load(pushed, r + 1, i), zero, zero, zero)
                 scatter(d_table, start, e0, e1, e2, e3, e4, e5, e6, e7, a, b, fx, fy, fz)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..buffers import take_zeros
 from ..hash_encode import HashGrid
 from ..hash_encode._cpu import TILE, encode, gather_tile, layout, morton_order, scatter_product
-from ..products import BLOCK, add_outer, product
+from ..products import BLOCK, add_outer, product, rounded
 from ..simd import LANES, load, load_mask, select, splat, store, store_mask
 from ..threads import use_threads
 from . import SdfNetwork
@@ -40,7 +40,7 @@ class _SdfQuery(torch.autograd.Function):
     @staticmethod
     def forward(ctx, points, table, hidden_weight, hidden_bias, out_weight, out_bias, grid, levels):
         used, n_hidden = 3 + 2 * levels, hidden_weight.shape[0]
-        width, depth = _rounded(n_hidden, BLOCK), _rounded(used, BLOCK)
+        width, depth = rounded(n_hidden, BLOCK), rounded(used, BLOCK)
         # a bias is the weight of an input that is always 1
         weights = torch.zeros(used + 1, width)
         weights[:used, :n_hidden] = hidden_weight[:, :used].t()
@@ -74,7 +74,7 @@ class _SdfQuery(torch.autograd.Function):
     def backward(ctx, d_sdf, d_gradient):
         columns, inputs, slopes, by_input, masks, hidden_weight, hidden_bias, out_weight, table = ctx.saved_tensors
         used, n_hidden = 3 + 2 * ctx.levels, hidden_weight.shape[0]
-        width, depth = masks.shape[1], _rounded(used + 1, 4)
+        width, depth = masks.shape[1], rounded(used + 1, 4)
         threads = use_threads()
         pushed = torch.empty(4, columns.shape[1])
         sums = torch.zeros(threads, width * depth, LANES)
@@ -103,10 +103,6 @@ class _SdfQuery(torch.autograd.Function):
         d_hidden_weight[:, :used] = out_weight[:, None] * by_weight
         d_out_weight = (hidden_weight[:, :used] * by_weight).sum(dim=1) + hidden_bias * by_bias
         return None, d_table, d_hidden_weight, out_weight * by_bias, d_out_weight, d_sdf.sum(), None, None
-
-
-def _rounded(n: int, step: int) -> int:
-    return -(-n // step) * step
 
 
 @numba.njit(parallel=True, cache=True)
@@ -183,7 +179,7 @@ def _pull(slopes, by_input, values):
 
 @numba.njit(parallel=True, cache=True)
 def _backward(d_sdf, d_gradient, order, kept, threads, pushed, sums):
-    """Gradients in Morton order, [d sdf, d gradient], and sums[thread] = the products of masks and inputs (see A, Q)."""
+    """pushed = [d sdf, d gradient] in Morton order, sums[thread] = products of masks and inputs (the contract's A)."""
     inputs, slopes, masks = kept
     n_tiles, width, used = len(inputs), masks.shape[1], inputs.shape[1] - 1
     depth = sums.shape[1] // width

@@ -1,4 +1,4 @@
-"""Directions as network inputs."""
+"""The definition of `shading`: gradients by autograd."""
 
 from __future__ import annotations
 
@@ -7,8 +7,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+def shading_torch(
+    normals: Float[Tensor, "samples 3"],
+    directions: Float[Tensor, "samples 3"],
+    rig_from_world: Float[Tensor, "samples 3 3"],
+) -> Float[Tensor, "samples 13"]:
+    normals_in_rig = (rig_from_world @ normals[:, :, None])[:, :, 0]
+    mirrored_in_rig = (rig_from_world @ reflect(directions, normals)[:, :, None])[:, :, 0]
+    facing = -(directions * normals).sum(dim=1, keepdim=True)
+    return torch.cat([normals_in_rig, spherical_harmonics(mirrored_in_rig), facing], dim=1)
+
+
 def reflect(directions: Float[Tensor, "samples 3"], normals: Float[Tensor, "samples 3"]) -> Float[Tensor, "samples 3"]:
-    """Ray directions mirrored at the surface (Verbin et al. 2022, "Ref-NeRF", eq. 4; our rays point inwards)."""
+    """Ray directions mirrored at the surface."""
     return directions - 2 * (directions * normals).sum(dim=-1, keepdim=True) * normals
 
 
