@@ -196,7 +196,7 @@ def test_march_ends_behind_the_surface() -> None:
 
 @pytest.mark.parametrize("band_before", [True, False])
 def test_march_remembers_the_band_until_it_comes_upon_the_inside(band_before: bool) -> None:
-    """The band, the inside and the next band lie in different turns of the loop, which takes 8 of these cells a turn."""
+    """Band, inside and the next band lie in different turns of the loop, which takes 8 of these cells a turn."""
     cells = torch.full((32, 1, 1), OUTSIDE, dtype=torch.uint8, device=DEVICE)
     cells[:4] = BAND if band_before else OUTSIDE
     cells[16] = INSIDE
