@@ -133,8 +133,7 @@ def test_the_displacement_is_the_derivative_of_the_corrected_readings() -> None:
     sensors.set_scales(0.002, 0.01, 0.02, 0.001)
     sensors.set_stop_scales((0.001, 0.002, 0.003), 0.005, torch.tensor([0.5, 0.4, 0.1]))
     sensors.double()
-    points = readings.rays.at(readings.distances)
-    moved = sensors.displacement(points, readings, along=readings.rays.directions)
+    moved = sensors.displacement(readings, readings.distances, reaches=True)
     assert torch.equal(moved.detach(), torch.zeros(30, 3, dtype=torch.float64))
 
     def ends(entry: torch.Tensor, value: float) -> torch.Tensor:
@@ -161,8 +160,7 @@ def test_the_displacement_of_a_longer_lens_is_that_of_its_rays() -> None:
     sensors, readings, h = SensorModel(3, 2).double(), depth_rays(30, 3), 1e-3
     sensors.set_scales(0.0, 0.0, 0.0, 0.01)
     sensors.double()
-    points = readings.rays.at(readings.distances)
-    moved = sensors.displacement(points, readings)
+    moved = sensors.displacement(readings, readings.distances)
 
     def ends(value: float) -> torch.Tensor:
         with torch.no_grad():

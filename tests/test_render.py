@@ -231,7 +231,7 @@ def test_no_cell_that_the_band_crosses_is_left_out(sdf: Callable[[Tensor], Tenso
     assert bool((state[distance > half_width + 2 * 0.867 / 40] == OUTSIDE).all())
     assert bool((distance[state == INSIDE] < 0).all())
     assert bool((distance[state == OUTSIDE] > 0).all())
-    near = occupancy.near_surface(points)
+    near = occupancy.look_up(points).abs() < occupancy.band.reach
     assert bool(near[distance.abs() < half_width].all())
     assert not bool(near[distance.abs() > half_width + 1 / 40].any())
 

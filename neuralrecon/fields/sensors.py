@@ -77,29 +77,31 @@ class SensorModel(nn.Module):
 
     def displacement(
         self,
-        points: Float[Tensor, "points 3"],
         batch: ColorRays | DepthRays,
+        distances: Float[Tensor, "points"],
         of_ray: Int[Tensor, "points"] | None = None,
         *,
-        along: Float[Tensor, "points 3"] | None = None,
+        reaches: bool = False,
     ) -> Float[Tensor, "points 3"]:
         """Zero in value; its derivative is that of points on corrected rays by the corrections.
 
-        Added, times the field's gradient, to what the field says at `points`, it gives the corrections the gradient
-        that the field's query, which takes points as constants, does not carry. Point i is on ray `of_ray[i]` of the
-        batch (without it, on ray i). `along` are the directions of depth readings, which move with the reach too.
+        Added, times the field's gradient, to what the field says at the points, it gives the corrections the gradient
+        that the field's query, which takes points as constants, does not carry. Point i is at `distances[i]` on ray
+        `of_ray[i]` of the batch (without it, on ray i); if it `reaches`, it is a depth reading, which moves with the
+        reach too.
         """
-        origins, frames, sensors, stops = batch.rays.origins, batch.world_from_cam, batch.sensors, batch.stops
+        directions, frames = batch.rays.directions, batch.world_from_cam
+        turn, shift, lens = self._motion(frames, batch.sensors)
+        object_turn, object_shift = self._object_motion(batch.stops)
+        # a point at distance t moves by the first, and by t times the second
+        shift = shift + object_shift + torch.linalg.cross(object_turn, batch.rays.origins - self.pivot)
+        spread = torch.linalg.cross(turn + object_turn, directions) - lens * _lateral(directions, frames)
+        if reaches:
+            shift = shift + directions * (self.reach.index_select(0, batch.sensors) * self.scales[6])[:, None]
+        shift, spread = shift - shift.detach(), spread - spread.detach()
         if of_ray is not None:
-            origins, frames, sensors, stops = origins[of_ray], frames[of_ray], sensors[of_ray], stops[of_ray]
-        turn, shift, lens = self._motion(frames, sensors)
-        from_camera = points - origins
-        moved = shift + torch.linalg.cross(turn, from_camera) - lens * _lateral(from_camera, frames)
-        turn, shift = self._object_motion(stops)
-        moved = moved + shift + torch.linalg.cross(turn, points - self.pivot)
-        if along is not None:
-            moved = moved + along * (self.reach.index_select(0, sensors) * self.scales[6])[:, None]
-        return moved - moved.detach()
+            shift, spread = shift.index_select(0, of_ray), spread.index_select(0, of_ray)
+        return shift + distances[:, None] * spread
 
     def _corrected(self, rays: Rays, batch: ColorRays | DepthRays) -> Rays:
         """To first order: turns are a few hundredths of a degree."""

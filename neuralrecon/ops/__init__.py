@@ -15,6 +15,7 @@ from .composite import composite as composite
 from .hash_encode import HashGrid as HashGrid
 from .hash_encode import hash_encode as hash_encode
 from .hash_encode import hash_features as hash_features
+from .march import Band as Band
 from .march import Samples as Samples
 from .march import march as march
 from .neus_alpha import neus_alpha as neus_alpha

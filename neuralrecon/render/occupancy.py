@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..ops.march import BAND, INSIDE
+from ..ops.march import BAND, INSIDE, Band
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,18 +32,17 @@ class Occupancy:
         cells[sdf < -reach] = INSIDE
         return Occupancy(cells=cells, sdf=sdf, half_width=half_width)
 
-    def near_surface(self, points: Float[Tensor, "points 3"]) -> Bool[Tensor, "points"]:
-        """Whether the sdf, interpolated between cells, lies in the band: finer than the cells' own state.
+    @property
+    def band(self) -> Band:
+        """Where rays are sampled: finer than the cells' own state.
 
-        A third of a cell is added for what interpolation loses at edges.
+        A third of a cell is added to the half width for what interpolation loses at edges.
         """
-        return self.look_up(points).abs() < self.half_width + 0.33 / self.sdf.shape[0]
+        return Band(cells=self.cells, sdf=self.sdf, reach=self.half_width + 0.33 / self.sdf.shape[0])
 
     def look_up(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
         """The last known sdf, interpolated between the cells' centres."""
-        at = (points.clamp(0, 1) * 2 - 1).flip(-1)[None, None, None]
-        grid = self.sdf[None, None]
-        return torch.nn.functional.grid_sample(grid, at, align_corners=False, padding_mode="border")[0, 0, 0, 0]
+        return self.band.look_up(points)
 
     def refreshed(
         self, sdf_at: Callable[[Tensor], Tensor], half_width: float, allowed: UInt8[Tensor, "x y z"], whole: bool

@@ -54,13 +54,10 @@ def sample_rays(
     """Samples `step` unit lengths apart, within `room` (see `free_room`), in the band where the surface may be."""
     rays = batch.rays
     near, far = room.intersect(rays)
-    packed = march(rays.origins, rays.directions, near, far, occupancy.cells, step, jitter)
+    packed = march(rays.origins, rays.directions, near, far, occupancy.band, step, jitter)
     directions = rays.directions[packed.ray_indices]
     points = rays.origins[packed.ray_indices] + directions * packed.t_mids[:, None]
-    keep = occupancy.near_surface(points)
-    return RaySamples(
-        batch=batch, packed=packed.where(keep), points=points[keep], directions=directions[keep], step=step
-    )
+    return RaySamples(batch=batch, packed=packed, points=points, directions=directions, step=step)
 
 
 def render(

@@ -85,13 +85,12 @@ class Questions:
         """How all points move with the sensors' corrections (see `SensorModel.displacement`)."""
         parts = [torch.zeros(len(self.below) + len(self.deep), 3)]
         if self.seen is not None:
-            batch, of_ray = self.seen.batch, self.seen.packed.ray_indices
-            parts.append(sensors.displacement(self.seen.points, batch, of_ray))
+            packed = self.seen.packed
+            parts.append(sensors.displacement(self.seen.batch, packed.t_mids, packed.ray_indices))
         if self.probes is not None:
-            r, n = self.probes.readings, len(self.probes.before)
-            near, along = self.probes.points[:n], r.rays.directions
-            parts.append(sensors.displacement(near, r, along=along))
-            parts.append(torch.zeros(len(self.probes.points) - n, 3))
+            r = self.probes.readings
+            parts.append(sensors.displacement(r, r.distances - self.probes.before, reaches=True))
+            parts.append(torch.zeros(len(self.probes.points) - len(self.probes.before), 3))
         return torch.cat(parts)
 
     def terms(

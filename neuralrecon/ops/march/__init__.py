@@ -34,33 +34,54 @@ class Samples:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """Where samples are wanted, on a grid over the unit cube.
+
+    `cells` say of whole cells OUTSIDE, BAND or INSIDE; within BAND cells, samples are kept where the sdf, interpolated
+    between the cells' centres, is nearer to zero than `reach`.
+    """
+
+    cells: UInt8[Tensor, "x y z"]
+    sdf: Float[Tensor, "x y z"]
+    reach: float
+
+    def look_up(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
+        """The sdf interpolated between the cells' centres; beyond them as at the border."""
+        at = (points.clamp(0, 1) * 2 - 1).flip(-1)[None, None, None]
+        grid = self.sdf[None, None]
+        return torch.nn.functional.grid_sample(grid, at, align_corners=False, padding_mode="border")[0, 0, 0, 0]
+
+
 def march(
     origins: Float[Tensor, "rays 3"],
     directions: Float[Tensor, "rays 3"],
     near: Float[Tensor, "rays"],
     far: Float[Tensor, "rays"],
-    cells: UInt8[Tensor, "x y z"],
+    band: Band,
     step: float,
     jitter: Float[Tensor, "rays"],
 ) -> Samples:
-    """Equidistant samples at near + (i + jitter) * step < far that fall into BAND cells of the unit cube's grid.
+    """Equidistant samples at near + (i + jitter) * step < far that lie in the band.
 
     A ray ends where it comes upon an INSIDE cell after a BAND cell: it has gone through the surface and sees no more.
     (A ray that starts inside the solid is not a ray of a camera.) Never capped in number.
 
     Args:
-        cells: state of each cell, OUTSIDE, BAND or INSIDE, indexed [x, y, z].
         jitter: in [0, 1), one per ray.
     """
     backend = backend_for(origins)
     if backend == Backend.cpu:
         from ._cpu import march_cpu
 
-        return march_cpu(origins, directions, near, far, cells, step, jitter)
+        return march_cpu(origins, directions, near, far, band, step, jitter)
     if backend == Backend.triton:
         from ._triton import march_triton
 
-        return march_triton(origins, directions, near, far, cells, step, jitter)
-    from ._torch import march_torch
+        samples = march_triton(origins, directions, near, far, band.cells, step, jitter)
+    else:
+        from ._torch import march_torch
 
-    return march_torch(origins, directions, near, far, cells, step, jitter)
+        samples = march_torch(origins, directions, near, far, band.cells, step, jitter)
+    points = origins[samples.ray_indices] + directions[samples.ray_indices] * samples.t_mids[:, None]
+    return samples.where(band.look_up(points).abs() < band.reach)

@@ -1,4 +1,7 @@
-"""`march` in Numba: walks cell by cell, skips whole cells that are not BAND, in two passes (count, then fill)."""
+"""`march` in Numba: steps over blocks and cells without a band, one pass that counts, one that copies.
+
+Every sample of a ray is written into a row of its own first, as long as the ray may need; rows are then packed.
+"""
 
 from __future__ import annotations
 
@@ -8,64 +11,118 @@ import torch
 from torch import Tensor
 
 from ..threads import use_threads
-from . import BAND, INSIDE, Samples
+from . import BAND, INSIDE, OUTSIDE, Band, Samples
+
+_BLOCK = 8  # cells a side
 
 
 def march_cpu(
-    origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, cells: Tensor, step: float, jitter: Tensor
+    origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, band: Band, step: float, jitter: Tensor
 ) -> Samples:
     use_threads()
-    arrays = tuple(x.contiguous().numpy() for x in (origins, directions, near, far, cells, jitter))
-    counts = torch.zeros(len(near), dtype=torch.long)
-    nothing = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
-    _walk(*arrays, np.float32(step), *nothing, counts.numpy())  # pyright: ignore[reportCallIssue]
-    starts = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
-    t_mids = torch.empty(int(starts[-1]))
-    ray_indices = torch.empty(int(starts[-1]), dtype=torch.long)
-    filled = starts.numpy(), t_mids.numpy(), ray_indices.numpy(), counts.numpy()
-    _walk(*arrays, np.float32(step), *filled)  # pyright: ignore[reportCallIssue]
+    n = len(near)
+    cells, sdf = band.cells.contiguous().numpy(), band.sdf.contiguous().numpy()
+    blocks = np.empty([-(-size // _BLOCK) for size in cells.shape], np.bool_)
+    _block_up(cells, blocks)
+    longest = int(((far - near) / step).clamp_min(0).ceil().amax()) + 1 if n else 1
+    rows, counts = torch.empty(n, longest), torch.empty(n, dtype=torch.long)
+    rays = tuple(x.contiguous().numpy() for x in (origins, directions, near, far, jitter))
+    _walk(*rays, cells, blocks, sdf, np.float32(band.reach), np.float32(step), rows.numpy(), counts.numpy())
+    starts = torch.zeros(n + 1, dtype=torch.long)
+    torch.cumsum(counts, 0, out=starts[1:])
+    t_mids, ray_indices = torch.empty(int(starts[-1])), torch.empty(int(starts[-1]), dtype=torch.long)
+    _pack(rows.numpy(), starts.numpy(), t_mids.numpy(), ray_indices.numpy())
     return Samples(t_mids=t_mids, ray_indices=ray_indices, ray_starts=starts)
 
 
 @numba.njit(parallel=True, cache=True)
-def _walk(origins, directions, near, far, cells, jitter, step, starts, t_mids, ray_indices, counts):
-    fill = len(starts) > 0
+def _block_up(cells, blocks):
+    """Which blocks hold a cell that is not OUTSIDE."""
+    for bx in numba.prange(blocks.shape[0]):
+        for by in range(blocks.shape[1]):
+            for bz in range(blocks.shape[2]):
+                x, y, z = bx * _BLOCK, by * _BLOCK, bz * _BLOCK
+                blocks[bx, by, bz] = np.any(cells[x : x + _BLOCK, y : y + _BLOCK, z : z + _BLOCK] != OUTSIDE)
+
+
+@numba.njit(parallel=True, cache=True)
+def _walk(origins, directions, near, far, jitter, cells, blocks, sdf, reach, step, rows, counts):
     nx, ny, nz = cells.shape
     for ray in numba.prange(len(near)):
         ox, oy, oz = origins[ray]
         dx, dy, dz = directions[ray]
+        row, first, last = rows[ray], near[ray], far[ray]
         count, i, entered = 0, 0, False
         while True:
-            t = near[ray] + (np.float32(i) + jitter[ray]) * step
-            if not t < far[ray]:
+            t = first + (np.float32(i) + jitter[ray]) * step
+            if not t < last:
                 break
             x, y, z = (ox + dx * t) * nx, (oy + dy * t) * ny, (oz + dz * t) * nz
             ix, iy, iz = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
-            state = 0
-            if 0 <= ix < nx and 0 <= iy < ny and 0 <= iz < nz:
-                state = cells[ix, iy, iz]
+            within = 0 <= ix < nx and 0 <= iy < ny and 0 <= iz < nz
+            # what to step over, less one step: rounding must not jump over a sample the definition takes
+            if within and not blocks[ix // _BLOCK, iy // _BLOCK, iz // _BLOCK]:
+                x, y, z = x / _BLOCK, y / _BLOCK, z / _BLOCK
+                exit_t = _exit(x, y, z, dx * nx / _BLOCK, dy * ny / _BLOCK, dz * nz / _BLOCK)
+                i += max(1, int(exit_t / step) - 1)
+                continue
+            state = cells[ix, iy, iz] if within else OUTSIDE
             if state == BAND:
                 entered = True
-                if fill:
-                    t_mids[starts[ray] + count] = t
-                    ray_indices[starts[ray] + count] = ray
-                count += 1
+                if abs(_look_up(sdf, x, y, z)) < reach:
+                    row[count] = t
+                    count += 1
                 i += 1
             elif state == INSIDE and entered:
                 break
             else:
-                # to the cell's exit, less one step: rounding must not jump over a sample the definition takes
-                exit_t = min(_exit(x, ix, dx * nx), _exit(y, iy, dy * ny), _exit(z, iz, dz * nz))
-                i += max(1, int(exit_t / step) - 1)
-        if not fill:
-            counts[ray] = count
+                i += max(1, int(_exit(x, y, z, dx * nx, dy * ny, dz * nz) / step) - 1)
+        counts[ray] = count
+
+
+@numba.njit(parallel=True, cache=True)
+def _pack(rows, starts, t_mids, ray_indices):
+    for ray in numba.prange(len(rows)):
+        first = starts[ray]
+        for k in range(starts[ray + 1] - first):
+            t_mids[first + k] = rows[ray, k]
+            ray_indices[first + k] = ray
 
 
 @numba.njit(inline="always")
-def _exit(x, index, slope):
-    """Distance along the ray to where it leaves the cell through this axis' faces."""
+def _exit(x, y, z, dx, dy, dz):
+    """Distance along the ray to where it leaves the unit cell that it is in."""
+    return min(_exit_axis(x, dx), _exit_axis(y, dy), _exit_axis(z, dz))
+
+
+@numba.njit(inline="always")
+def _exit_axis(x, slope):
     if slope > 1e-9:
-        return (np.float32(index) + np.float32(1.0) - x) / slope
+        return (np.floor(x) + np.float32(1.0) - x) / slope
     if slope < -1e-9:
-        return (np.float32(index) - x) / slope
+        return (np.floor(x) - x) / slope
     return np.float32(1e9)
+
+
+@numba.njit(inline="always")
+def _look_up(sdf, x, y, z):
+    """Trilinear between cells' centres, in cells; beyond the outermost centres as there."""
+    nx, ny, nz = sdf.shape
+    x, y, z = _clamped(x, nx), _clamped(y, ny), _clamped(z, nz)
+    ix, iy, iz = min(int(x), nx - 2), min(int(y), ny - 2), min(int(z), nz - 2)
+    fx, fy, fz = x - np.float32(ix), y - np.float32(iy), z - np.float32(iz)
+    a = _lerp(sdf[ix, iy, iz], sdf[ix, iy, iz + 1], fz)
+    b = _lerp(sdf[ix, iy + 1, iz], sdf[ix, iy + 1, iz + 1], fz)
+    c = _lerp(sdf[ix + 1, iy, iz], sdf[ix + 1, iy, iz + 1], fz)
+    d = _lerp(sdf[ix + 1, iy + 1, iz], sdf[ix + 1, iy + 1, iz + 1], fz)
+    return _lerp(_lerp(a, b, fy), _lerp(c, d, fy), fx)
+
+
+@numba.njit(inline="always")
+def _clamped(x, n):
+    return min(max(x - np.float32(0.5), np.float32(0.0)), np.float32(n - 1))
+
+
+@numba.njit(inline="always")
+def _lerp(a, b, f):
+    return a + f * (b - a)
