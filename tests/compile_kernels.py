@@ -28,6 +28,7 @@ OTHERS = {
     "starts": "*i64",
     "longs": "*i64",
     "cells": "*u8",
+    "reach": "fp32",
     "step": "fp32",
 }
 ENCODE = {"F": 2, "BLOCK": hash_encode.BLOCK}

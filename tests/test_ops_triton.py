@@ -28,7 +28,7 @@ from neuralrecon.ops import (
     sdf_query,
     use_backend,
 )
-from neuralrecon.ops.march import BAND, INSIDE, OUTSIDE
+from neuralrecon.ops.march import BAND, INSIDE, OUTSIDE, Band
 
 pytest.importorskip("triton")
 
@@ -163,10 +163,15 @@ def _cells() -> Tensor:
     return cells.to(DEVICE)
 
 
-def _marched(backend: str, rays: tuple[Tensor, ...], cells: Tensor, step: float) -> Samples:
+def _whole(cells: Tensor) -> Band:
+    """The band takes whole cells."""
+    return Band(cells=cells, sdf=torch.zeros(cells.shape, device=cells.device), reach=1.0)
+
+
+def _marched(backend: str, rays: tuple[Tensor, ...], band: Band, step: float) -> Samples:
     origins, directions, near, far, jitter = rays
     with use_backend(backend):
-        return march(origins, directions, near, far, cells, step, jitter)
+        return march(origins, directions, near, far, band, step, jitter)
 
 
 @pytest.mark.parametrize("solid", [True, False])
@@ -175,7 +180,7 @@ def test_march_takes_exactly_the_definition_s_samples(solid: bool) -> None:
     cells, rays = _cells(), _rays(36)
     if not solid:
         cells[cells == INSIDE] = OUTSIDE  # a shell: rays come out on its far side, too
-    defined, found = (_marched(backend, rays, cells, 0.004) for backend in ("torch", "triton"))
+    defined, found = (_marched(backend, rays, _whole(cells), 0.004) for backend in ("torch", "triton"))
     assert torch.equal(found.ray_starts, defined.ray_starts)
     assert torch.equal(found.ray_indices, defined.ray_indices)
     assert torch.equal(found.t_mids, defined.t_mids)
@@ -185,11 +190,22 @@ def test_march_takes_exactly_the_definition_s_samples(solid: bool) -> None:
     assert counts.max() > (20 if solid else 100)
 
 
+@pytest.mark.parametrize("shape", [(24, 32, 20), (8, 1, 2)])
+def test_march_keeps_what_is_within_reach(shape: tuple[int, int, int]) -> None:
+    """The sdf between centres may differ by some roundings, and no sample is that near to the reach at these rays."""
+    cells = torch.full(shape, BAND, dtype=torch.uint8, device=DEVICE)
+    band, rays = Band(cells=cells, sdf=_draw(7, *shape), reach=0.3), _rays(12)
+    defined, found = (_marched(backend, rays, band, 0.01) for backend in ("torch", "triton"))
+    assert torch.equal(found.ray_starts, defined.ray_starts)
+    assert torch.equal(found.t_mids, defined.t_mids)
+    assert 0.1 < len(found.t_mids) / len(_marched("triton", rays, _whole(cells), 0.01).t_mids) < 0.7
+
+
 def test_march_ends_behind_the_surface() -> None:
     """Straight through the ball's centre: the shell is at distances 1.15 to 1.25, and the far side is not seen."""
     one = torch.ones(1, device=DEVICE)
     ray = torch.tensor([[-1.0, 0.5, 0.5]], device=DEVICE), torch.tensor([[1.0, 0.0, 0.0]], device=DEVICE)
-    samples = _marched("triton", (*ray, 0 * one, 3 * one, 0 * one), _cells(), 0.004)
+    samples = _marched("triton", (*ray, 0 * one, 3 * one, 0 * one), _whole(_cells()), 0.004)
     assert abs(float(samples.t_mids[0]) - 1.15) < 1 / 24 + 0.004
     assert abs(float(samples.t_mids[-1]) - 1.25) < 1 / 24 + 0.004
 
@@ -203,13 +219,13 @@ def test_march_remembers_the_band_until_it_comes_upon_the_inside(band_before: bo
     cells[24:26] = BAND
     one = torch.ones(1, device=DEVICE)
     ray = torch.tensor([[0.0, 0.5, 0.5]], device=DEVICE), torch.tensor([[1.0, 0.0, 0.0]], device=DEVICE)
-    samples = _marched("triton", (*ray, 0 * one, one, 0.5 * one), cells, 1 / 512)
+    samples = _marched("triton", (*ray, 0 * one, one, 0.5 * one), _whole(cells), 1 / 512)
     first, count = (0, 4 * 16) if band_before else (24 * 16, 2 * 16)
     assert torch.equal(samples.t_mids.cpu(), (first + torch.arange(count) + 0.5) / 512)
 
 
 def test_march_without_rays() -> None:
-    samples = _marched("triton", tuple(x[:0] for x in _rays(3)), _cells(), 0.01)
+    samples = _marched("triton", tuple(x[:0] for x in _rays(3)), _whole(_cells()), 0.01)
     assert samples.ray_starts.tolist() == [0]
     assert len(samples.t_mids) == len(samples.ray_indices) == 0
 

@@ -78,10 +78,9 @@ def march(
     if backend == Backend.triton:
         from ._triton import march_triton
 
-        samples = march_triton(origins, directions, near, far, band.cells, step, jitter)
-    else:
-        from ._torch import march_torch
+        return march_triton(origins, directions, near, far, band, step, jitter)
+    from ._torch import march_torch
 
-        samples = march_torch(origins, directions, near, far, band.cells, step, jitter)
+    samples = march_torch(origins, directions, near, far, band.cells, step, jitter)
     points = origins[samples.ray_indices] + directions[samples.ray_indices] * samples.t_mids[:, None]
     return samples.where(band.look_up(points).abs() < band.reach)
