@@ -32,10 +32,15 @@ def camera_of(capture: Capture, image: Image) -> Camera:
     return replace(sensor.camera, width=width * n, height=height * n).resized(width, height)
 
 
-def read_color(capture: Capture, image: Image) -> UInt8[np.ndarray, "v u 3"]:
+def read_color(
+    capture: Capture, image: Image, box: tuple[int, int, int, int] | None = None
+) -> UInt8[np.ndarray, "v u 3"]:
     """A photograph as sRGB bytes, its sides divided by `capture.downscale` (areas averaged, a remainder cut off).
 
     EXIF orientation is not applied: the calibration belongs to the pixels as stored.
+
+    Args:
+        box: u0, v0, u1, v1 (ends exclusive) of the part that is wanted, in the pixels returned; all by default.
 
     Raises:
         CaptureError: missing, undecodable, of another size than the sensor's, or not 8 bits a channel.
@@ -55,7 +60,8 @@ def read_color(capture: Capture, image: Image) -> UInt8[np.ndarray, "v u 3"]:
         if by_dct > 1:
             file.draft(None, (file.width // by_dct, file.height // by_dct))
         rest = n // by_dct
-        rgb = file.convert("RGB").crop((0, 0, camera.width * rest, camera.height * rest))
+        u0, v0, u1, v1 = box or (0, 0, camera.width, camera.height)
+        rgb = file.crop((u0 * rest, v0 * rest, u1 * rest, v1 * rest)).convert("RGB")
         return np.asarray(rgb.reduce(rest) if rest > 1 else rgb)
 
 

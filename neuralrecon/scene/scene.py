@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-import numpy as np
 import torch
 from skimage.morphology import convex_hull_image
 
 from ..capture import Capture, Frame, Image, SensorKind
-from ..capture.pixels import camera_of, read_color, read_depth, read_mask
+from ..capture.pixels import camera_of, read_depth
 from ..errors import ConfigError, EvidenceError
-from ..geometry import Box, Rigid, Similarity
+from ..geometry import Box, Similarity
+from .crop_cache import crops_on_disk
+from .crops import crops_in_memory
 from .hull import VisualHull, locate, unit_cube
+from .parallel import in_parallel
 from .photographs import Photograph, Pixels
 from .readings import Readings, on_object, points_of
 from .silhouettes import Silhouette
@@ -36,6 +39,7 @@ class SceneConfig:
         edge_px: half the width of the strip along the outlines from which silhouette rays are drawn.
         depth_floor_mm: depth readings lower than this above the table count as table.
         depth_tolerance_mm: how far outside the hull a depth reading may lie.
+        cache_limit_gb: the most disk that the photographs' crops may take.
     """
 
     hold_out_every: int = 20
@@ -45,11 +49,14 @@ class SceneConfig:
     edge_px: int = 6
     depth_floor_mm: float = 3.0
     depth_tolerance_mm: float = 4.0
+    cache_limit_gb: float = 20.0
 
     def __post_init__(self) -> None:
         power = self.hull_resolution // 16
         if self.hull_resolution % 16 or power & (power - 1) or not 16 <= self.hull_resolution <= 512:
             raise ConfigError(f"hull_resolution must be 16, 32, 64, 128, 256 or 512, got {self.hull_resolution}")
+        if self.cache_limit_gb <= 0:
+            raise ConfigError(f"cache_limit_gb must be above 0, got {self.cache_limit_gb}")
         if self.hold_out_every < 0 or self.hold_out_every == 1:
             raise ConfigError(f"hold_out_every must be 0 (none) or 2 and more, got {self.hold_out_every}")
 
@@ -81,22 +88,29 @@ class Scene:
     world_per_mm: float
 
     @staticmethod
-    def from_capture(capture: Capture, config: SceneConfig | None = None) -> Scene:
+    def from_capture(capture: Capture, config: SceneConfig | None = None, *, folder: Path | None = None) -> Scene:
         """Read every image once, keep only what shows the object.
+
+        Args:
+            folder: where the photographs' crops are kept as a file, from which training draws, and from which this is
+                done again in no time; without it they are held in memory.
 
         Raises:
             CaptureError: a file that cannot be read.
+            ConfigError: the crops do not fit on the disk, or are more than `cache_limit_gb`.
             EvidenceError: neither silhouettes nor masked depth say where the object is, or they contradict each other.
         """
         config = config or SceneConfig()
         floor_m = 0.0 if capture.has_table else None
-        photographs = _read_photographs(capture, config.edge_px + 2)
-        depths = _read_depths(capture)
+        photographs = _read_photographs(capture, config, folder)
+        depths = capture.images_of(SensorKind.depth)
         held_out, kept = _split(photographs, config.hold_out_every)
-        silhouettes = [Silhouette.from_mask(_placed(p), p.camera, p.cam_from_world, config.edge_px) for p in kept]
+        silhouettes = list(in_parallel("outlines measured", lambda p: p.silhouette(config.edge_px), kept))
         if capture.depth_is_masked:
             weight = 1 / min(max(len(depths) // 8, 1), 4)
-            silhouettes += [_silhouette_of_depth(*known, weight) for known in depths]
+            silhouettes += in_parallel(
+                "depth outlines read", lambda image: _silhouette_of_depth(capture, image, weight), depths
+            )
         if not silhouettes:
             raise EvidenceError(
                 f"{capture.root}: no image has a mask and the depth is not masked to the object, so nothing says where "
@@ -117,7 +131,7 @@ class Scene:
             hull=hull,
             floor_m=floor_m,
             pixels=Pixels.gather(kept, unit_from_world, config.edge_px) if kept else None,
-            readings=_gather_readings(depths, hull, unit_from_world, config, floor_m, world_per_mm),
+            readings=_gather_readings(capture, hull, unit_from_world, config, floor_m, world_per_mm),
             held_out=tuple(held_out),
             sensor_names=tuple(s.name for s in capture.sensors),
             stop_names=tuple(f.name for f in capture.frames),
@@ -132,24 +146,29 @@ class Scene:
         return self.unit_from_world.scale * self.world_per_mm
 
 
-def _read_photographs(capture: Capture, margin_px: int) -> list[Photograph]:
+def _read_photographs(capture: Capture, config: SceneConfig, folder: Path | None) -> list[Photograph]:
     names = [s.name for s in capture.sensors]
     stops = {f.name: i for i, f in enumerate(capture.frames)}
     images = [i for i in capture.images_of(SensorKind.color) if i.mask_path is not None]
-    log.info("reading %d photographs with silhouettes", len(images))
+    if not images:
+        return []
+    margin_px = config.edge_px + 2
+    if folder is None:
+        store, crops = crops_in_memory(capture, images, margin_px)
+    else:
+        store, crops = crops_on_disk(capture, images, margin_px, folder, config.cache_limit_gb)
     return [
-        Photograph.cropped(
-            read_color(capture, image),
-            read_mask(capture, image),
-            margin_px,
+        Photograph(
             name=image.path.name,
             camera=camera_of(capture, image),
             cam_from_world=capture.sensor_from_world(image),
             rig_from_world=_lights_from_world(capture.frame(image.frame)),
             sensor=names.index(image.sensor),
             stop=stops[image.frame],
+            store=store,
+            crop=crop,
         )
-        for image in images
+        for image, crop in zip(images, crops, strict=True)
     ]
 
 
@@ -165,21 +184,7 @@ def _split(photographs: Sequence[Photograph], every: int) -> tuple[list[Photogra
     return held_out, [p for i, p in enumerate(photographs) if i % every != every - 1]
 
 
-def _placed(photograph: Photograph) -> np.ndarray:
-    """The mask back at its image's size."""
-    mask = np.zeros((photograph.camera.height, photograph.camera.width), bool)
-    height, width = photograph.inside.shape
-    mask[photograph.v0 : photograph.v0 + height, photograph.u0 : photograph.u0 + width] = photograph.inside
-    return mask
-
-
-def _read_depths(capture: Capture) -> list[tuple[np.ndarray, Image, Capture]]:
-    images = capture.images_of(SensorKind.depth)
-    log.info("reading %d depth images", len(images))
-    return [(read_depth(capture, image), image, capture) for image in images]
-
-
-def _silhouette_of_depth(depth: np.ndarray, image: Image, capture: Capture, weight: float) -> Silhouette:
+def _silhouette_of_depth(capture: Capture, image: Image, weight: float) -> Silhouette:
     """The outline that depth masked to the object tells: a guess, as readings are missing on dark and steep parts.
 
     The readings' convex hull, 3 px wider; where there are many images only several that agree carve: `weight` is the
@@ -188,6 +193,7 @@ def _silhouette_of_depth(depth: np.ndarray, image: Image, capture: Capture, weig
     Raises:
         EvidenceError: an image without a reading.
     """
+    depth = read_depth(capture, image)
     if not depth.any():
         raise EvidenceError(f"{image.path}: no reading in a depth image that is masked to the object; leave it out")
     mask = convex_hull_image(depth > 0)
@@ -196,25 +202,30 @@ def _silhouette_of_depth(depth: np.ndarray, image: Image, capture: Capture, weig
 
 
 def _gather_readings(
-    depths: Sequence[tuple[np.ndarray, Image, Capture]],
+    capture: Capture,
     hull: VisualHull,
     unit_from_world: Similarity,
     config: SceneConfig,
     floor_m: float | None,
     world_per_mm: float,
 ) -> Readings | None:
-    points: list[torch.Tensor] = []
-    sensors: list[int] = []
-    stops: list[int] = []
-    poses: list[Rigid] = []
-    for depth, image, capture in depths:
+    images = capture.images_of(SensorKind.depth)
+    floor = None if floor_m is None else floor_m + config.depth_floor_mm * world_per_mm
+    tolerance = config.depth_tolerance_mm * world_per_mm
+
+    def read(image: Image) -> torch.Tensor:
         pose = capture.sensor_from_world(image)
-        found = points_of(depth, camera_of(capture, image), pose)
-        floor = None if floor_m is None else floor_m + config.depth_floor_mm * world_per_mm
-        points.append(found[on_object(found, hull, unit_from_world, config.depth_tolerance_mm * world_per_mm, floor)])
-        poses.append(pose)
-        sensors.append([s.name for s in capture.sensors].index(image.sensor))
-        stops.append([f.name for f in capture.frames].index(image.frame))
+        found = points_of(read_depth(capture, image), camera_of(capture, image), pose)
+        return found[on_object(found, hull, unit_from_world, tolerance, floor)]
+
+    points = list(in_parallel("depth images read", read, images))
     if not sum(len(p) for p in points):
         return None
-    return Readings.gather(points, poses, sensors, stops, unit_from_world)
+    sensors, stops = [s.name for s in capture.sensors], [f.name for f in capture.frames]
+    return Readings.gather(
+        points,
+        [capture.sensor_from_world(image) for image in images],
+        [sensors.index(image.sensor) for image in images],
+        [stops.index(image.frame) for image in images],
+        unit_from_world,
+    )

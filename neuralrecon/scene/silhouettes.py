@@ -33,7 +33,14 @@ class Silhouette:
     weight: float = 1.0
 
     @staticmethod
-    def from_mask(mask: Bool[np.ndarray, "v u"], camera: Camera, cam_from_world: Rigid, margin_px: int) -> Silhouette:
+    def from_mask(
+        mask: Bool[np.ndarray, "v u"],
+        camera: Camera,
+        cam_from_world: Rigid,
+        margin_px: int,
+        corner: tuple[int, int] = (0, 0),
+    ) -> Silhouette:
+        """From the mask of an image, or of the part of it from the pixel `corner` (u, v) on that holds the object."""
         u0, v0, u1, v1 = crop_around(mask, margin_px)
         stride = max(1, -(-max(u1 - u0, v1 - v0) // _LONGEST_SIDE))
         crop = mask[v0:v1:stride, u0:u1:stride]
@@ -42,8 +49,8 @@ class Silhouette:
             camera=camera,
             cam_from_world=cam_from_world.to(torch.float32),
             distance_px=torch.from_numpy(signed.astype(np.float32)),
-            u0=u0,
-            v0=v0,
+            u0=u0 + corner[0],
+            v0=v0 + corner[1],
             stride=stride,
         )
 

@@ -30,6 +30,7 @@ from .run_config import ObjectConfig as ObjectConfig
 from .run_config import RunConfig as RunConfig
 from .run_folder import (
     CALIBRATION_FOLDER,
+    CROP_FOLDER,
     FIT_FOLDER,
     LABEL_FOLDER,
     LOG_FILE,
@@ -118,7 +119,7 @@ def run(config: RunConfig) -> RunSummary:
         prepared = _prepared(path, known, config, folder.path, stages)
         folder.write_capture(prepared.capture)
         with stages.timed("scene"):
-            scene = Scene.from_capture(prepared.capture, config.scene)
+            scene = Scene.from_capture(prepared.capture, config.scene, folder=folder.path / CROP_FOLDER)
         with stages.timed("fit"):
             result = _fit(scene, config, folder.path / FIT_FOLDER)
         summary = replace(_products(result, scene, prepared, config, folder, stages), name=name)
