@@ -7,9 +7,11 @@ import torch
 from torch.autograd import gradcheck
 
 from neuralrecon.ops import (
+    AdamSettings,
     ColorNetwork,
     HashGrid,
     SdfNetwork,
+    adam_step,
     color_query,
     composite,
     hash_encode,
@@ -171,7 +173,10 @@ def test_compiled_color_query_equals_its_definition(n: int, width: int) -> None:
     results = []
     for backend in ("torch", "cpu"):
         leaves = _color_leaves(GRID, width, 5, torch.float32)
-        inputs = [_points(n, torch.float32).requires_grad_(), extras.clone().requires_grad_()]
+        inputs = [
+            (1.2 * _points(n, torch.float32) - 0.1).requires_grad_(),
+            extras.clone().requires_grad_(),
+        ]  # some outside
         with use_backend(backend):
             colors = color_query(*inputs, _color_network(leaves), GRID)
             (colors * weights).sum().backward()
@@ -321,3 +326,26 @@ def test_compiled_alpha_equals_its_definition_from_far_outside_to_deep_inside(co
     for defined, compiled, scale in zip(*results, (1.0, 500.0, 1.5), strict=True):
         # the argument of the exponential, up to 150, is good to 6e-8 of itself
         assert torch.allclose(compiled.double(), defined, atol=3e-5 * scale)
+
+
+# ------------------------------------------------------------------------------------------------------------ Adam
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_adam_step_is_torch_s_where_there_is_a_gradient_and_nothing_elsewhere(backend: str) -> None:
+    generator = torch.Generator().manual_seed(11)
+    table = torch.randn(1003, 2, generator=generator)  # no multiple of sixteen
+    untouched = torch.rand(1003, 2, generator=generator) < 0.5
+    ours, moments = table.clone(), (torch.zeros_like(table), torch.zeros_like(table))
+    theirs = torch.nn.Parameter(table.clone())
+    optimizer = torch.optim.Adam([theirs], lr=0.01, betas=(0.9, 0.99), eps=1e-15)
+    with use_backend(backend):
+        for step in range(1, 6):
+            gradient = torch.randn(1003, 2, generator=generator).masked_fill(untouched, 0.0)
+            theirs.grad = gradient.clone()
+            optimizer.step()
+            adam_step(ours, gradient, *moments, AdamSettings(rate=0.01, betas=(0.9, 0.99), eps=1e-15, step=step))
+            assert not gradient.any()
+    assert torch.equal(ours[untouched], table[untouched])
+    assert not moments[1][untouched].any()
+    assert torch.allclose(ours, theirs.detach(), rtol=1e-5, atol=1e-6)  # steps of 0.01, a few roundings each

@@ -1,8 +1,11 @@
 """The hot operations, each defined in torch and spelled faster where that pays. Above this package nobody asks which.
 
-One folder an op: `__init__` is the contract, `_torch` the definition, `_cpu` Numba's loops.
+One folder an op: `__init__` is the contract, `_torch` the definition, `_cpu` Numba's loops, `_triton` kernels for GPUs,
+`_nerfacc` another library behind the same contract.
 """
 
+from .adam import AdamSettings as AdamSettings
+from .adam import adam_step as adam_step
 from .align_patches import Alignment as Alignment
 from .align_patches import Patches as Patches
 from .align_patches import align_patches as align_patches

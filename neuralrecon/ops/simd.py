@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import intrinsic as numba_intrinsic
+from numba.extending import models, overload, register_model
 
 LANES = 16
 _F32, _I1, _I16, _I32, _I64 = ir.FloatType(), ir.IntType(1), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 _FLAGS = ("contract", "reassoc", "nsz", "arcp")  # a product and a sum may become one; their order may change
+
+
+def intrinsic(function: Callable) -> Any:
+    """Numba's decorator; what it makes is called within kernels, without the typing context."""
+    return numba_intrinsic(function)
 
 
 class Vector(types.Type):
@@ -36,7 +43,7 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, fe_type.llvm)
 
 
-def _binary(operands: Vector, result: Vector, emit: Callable):
+def _binary(operands: Vector, result: Vector, emit: Callable) -> Any:
     @intrinsic
     def operation(typingctx, a, b):
         return result(operands, operands), lambda context, builder, signature, args: emit(builder, *args)
@@ -48,6 +55,8 @@ _ON_FLOATS = {
     operator.add: _binary(floats, floats, lambda b, x, y: b.fadd(x, y, flags=_FLAGS)),
     operator.sub: _binary(floats, floats, lambda b, x, y: b.fsub(x, y, flags=_FLAGS)),
     operator.mul: _binary(floats, floats, lambda b, x, y: b.fmul(x, y, flags=_FLAGS)),
+    operator.truediv: _binary(floats, floats, lambda b, x, y: b.fdiv(x, y, flags=_FLAGS)),
+    operator.ne: _binary(floats, bools, lambda b, x, y: b.fcmp_unordered("!=", x, y)),
     operator.gt: _binary(floats, bools, lambda b, x, y: b.fcmp_ordered(">", x, y)),
 }
 _ON_INTS = {
@@ -63,15 +72,14 @@ _ON_INTS = {
 
 
 def _overload_operator(symbol: Callable) -> None:
-    on_floats, on_ints = _ON_FLOATS.get(symbol), _ON_INTS.get(symbol)
+    known = {vector: table[symbol] for vector, table in ((floats, _ON_FLOATS), (ints, _ON_INTS)) if symbol in table}
 
     @overload(symbol)
     def operation(a, b):
-        if on_floats is not None and a == floats and b == floats:
-            return lambda a, b: on_floats(a, b)
-        if on_ints is not None and a == ints and b == ints:
-            return lambda a, b: on_ints(a, b)
-        return None
+        if a != b or a not in known:
+            return None
+        emit = known[a]
+        return lambda a, b: emit(a, b)
 
 
 for _symbol in {*_ON_FLOATS, *_ON_INTS}:
@@ -95,6 +103,27 @@ def splat(typingctx, x):
         return builder.shuffle_vector(builder.insert_element(nothing, args[0], _I32(0)), nothing, _pattern([0] * LANES))
 
     return result(scalar), codegen
+
+
+@intrinsic
+def any_of(typingctx, mask):
+    """Whether at least one lane is set."""
+
+    def codegen(context, builder, signature, args):
+        return builder.icmp_unsigned("!=", builder.bitcast(args[0], _I16), _I16(0))
+
+    return types.boolean(bools), codegen
+
+
+@intrinsic
+def sqrt(typingctx, x):
+    """Lane by lane."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(floats.llvm, [floats.llvm])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{LANES}f32"), args)
+
+    return floats(floats), codegen
 
 
 @intrinsic
@@ -161,7 +190,7 @@ def _pattern(lanes: Sequence[int]) -> ir.Constant:
     return ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes))
 
 
-def _shuffle(lanes: Sequence[int]):
+def _shuffle(lanes: Sequence[int]) -> Any:
     @intrinsic
     def operation(typingctx, a, b):
         return floats(floats, floats), lambda context, builder, signature, args: builder.shuffle_vector(
@@ -179,7 +208,7 @@ firsts = _shuffle(range(0, 2 * LANES, 2))  # undoes it: the first numbers of all
 seconds = _shuffle(range(1, 2 * LANES, 2))
 
 
-def _gather(half: int):
+def _gather(half: int) -> Any:
     @intrinsic
     def operation(typingctx, table, start, index):
         def codegen(context, builder, signature, args):
@@ -195,7 +224,7 @@ def _gather(half: int):
     return operation
 
 
-def _scatter(half: int):
+def _scatter(half: int) -> Any:
     @intrinsic
     def operation(typingctx, table, start, index, pairs):
         def codegen(context, builder, signature, args):

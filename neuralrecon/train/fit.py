@@ -19,6 +19,7 @@ from ..render import Occupancy, free_room
 from ..scene import Scene
 from .checkpoint import FIT_FILE, TrainingState, load_training, save_fit
 from .fit_types import Fit, FitConfig
+from .optimizer import Optimizer
 from .progress import SCALARS_FILE, Progress
 from .questions import Questions
 from .schedule import BAND, Moment
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 
 _REFRESH_EVERY, _REFRESH_WHOLE_EVERY = 20, 400
 _KEPT_VIEWS = 40
-_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 def fit(
@@ -55,15 +55,12 @@ def fit(
     config = config or FitConfig()
     model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder)
     room = free_room(scene.unit_from_world, scene.floor_m)
-    base_rates = [group["lr"] for group in optimizer.param_groups]
     progress = Progress(
         steps=config.steps, first_step=first_step, path=folder / SCALARS_FILE if folder is not None else None
     )
 
     for step in range(first_step, config.steps):
         now = Moment.at(step / config.steps, config, scene.unit_per_mm)
-        for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-            group["lr"] = rate * now.rate
         if step % _REFRESH_EVERY == 0:
             occupancy = _refreshed(occupancy, model, now, allowed, whole=step % _REFRESH_WHOLE_EVERY == 0)
         if step % _REFRESH_EVERY == 0 or step == first_step:
@@ -75,12 +72,12 @@ def fit(
         if displacement is not None:
             sdf = sdf + (gradients.detach() * displacement).sum(dim=1)
         terms = asked.terms(model, config, sdf, gradients, now, displacement)
-        _descend(optimizer, terms, step)
+        _descend(optimizer, terms, now, step)
         values = {name: float(term.detach()) for name, term in terms.items()}
         progress.step(step, values, len(sdf))
         on_step(step, values)
         if folder is not None and (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
-            state = TrainingState(moments=_moments(optimizer), generator=generator.get_state(), seed=seed)
+            state = TrainingState(moments=optimizer.moments(), generator=generator.get_state(), seed=seed)
             save_fit(_fit_of(scene, config, model, occupancy, step + 1), folder, state)
             progress.flush()
 
@@ -94,7 +91,7 @@ def fit(
 
 def _begin_or_resume(
     scene: Scene, config: FitConfig, seed: int, folder: Path | None
-) -> tuple[SurfaceModel, Occupancy, Tensor, torch.Generator, torch.optim.Adam, int]:
+) -> tuple[SurfaceModel, Occupancy, Tensor, torch.Generator, Optimizer, int]:
     generator = torch.Generator().manual_seed(seed)
     occupancy, allowed = first_occupancy(scene, config, BAND * config.blur_start_mm * scene.unit_per_mm)
     if folder is not None and (folder / FIT_FILE).exists():
@@ -107,15 +104,15 @@ def _begin_or_resume(
             raise FitError(
                 f"{folder / FIT_FILE}: a finished fit, or one with other settings; name another folder or delete it"
             )
-        optimizer = _optimizer(fit.model, config)
-        _restore_moments(optimizer, state.moments)
+        optimizer = Optimizer(fit.model, config)
+        optimizer.restore(state.moments)
         generator.set_state(state.generator)
         log.info("fit: going on from step %d", fit.step)
         return fit.model, fit.occupancy, allowed, generator, optimizer, fit.step
     model = SurfaceModel(config.field, len(scene.sensor_names), len(scene.stop_names), generator)
     _set_scales(model.sensors, scene, config)
     start_from_hull(model, scene, config.first_levels, generator)
-    return model, occupancy, allowed, generator, _optimizer(model, config), 0
+    return model, occupancy, allowed, generator, Optimizer(model, config), 0
 
 
 def _set_scales(sensors: SensorModel, scene: Scene, config: FitConfig) -> None:
@@ -131,56 +128,18 @@ def _set_scales(sensors: SensorModel, scene: Scene, config: FitConfig) -> None:
         sensors.set_stop_scales((stop, stop, stop), stop_shift, torch.full((3,), 0.5))
 
 
-def _descend(optimizer: torch.optim.Adam, terms: dict[str, Tensor], step: int) -> None:
+def _descend(optimizer: Optimizer, terms: dict[str, Tensor], now: Moment, step: int) -> None:
     loss = torch.stack(list(terms.values())).sum()
     if not bool(torch.isfinite(loss)):
         listed = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
         raise FitError(
             f"step {step}: the loss is no longer finite ({listed}); lower learning_rate_table, or look at the capture"
         )
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
+    optimizer.descend(loss, now.rate)
 
 
 def _refreshed(occupancy: Occupancy, model: SurfaceModel, now: Moment, allowed: Tensor, *, whole: bool) -> Occupancy:
     return occupancy.refreshed(lambda points: model.sdf(points, now.levels), BAND * now.blur, allowed, whole=whole)
-
-
-def _optimizer(model: SurfaceModel, config: FitConfig) -> torch.optim.Adam:
-    tables = [model.sdf_table, model.color_table]
-    colors = [model.sensors.log_gain, model.sensors.offset]
-    corrections = model.sensors.corrections()
-    known = {id(p) for p in tables + colors + corrections}
-    networks = [p for p in model.parameters() if id(p) not in known]
-    return torch.optim.Adam(
-        [
-            {"params": tables, "lr": config.learning_rate_table},
-            {"params": networks, "lr": config.learning_rate_network},
-            {"params": colors, "lr": 1e-3},
-            {"params": corrections, "lr": 1e-2},
-        ],
-        betas=(0.9, 0.99),
-        eps=1e-15,
-        fused=True,
-    )
-
-
-def _moments(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    return {
-        f"{i}.{name}": optimizer.state[p][name]
-        for i, p in enumerate(parameters)
-        if p in optimizer.state
-        for name in _ADAM_STATE
-    }
-
-
-def _restore_moments(optimizer: torch.optim.Adam, moments: dict[str, Tensor]) -> None:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for i, p in enumerate(parameters):
-        if f"{i}.step" in moments:  # the sensors' corrections have none before they are first refined
-            optimizer.state[p] = {name: moments[f"{i}.{name}"] for name in _ADAM_STATE}
 
 
 def _fit_of(scene: Scene, config: FitConfig, model: SurfaceModel, occupancy: Occupancy, step: int) -> Fit:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..buffers import take_zeros
 from ..hash_encode import HashGrid
-from ..hash_encode._cpu import TILE, encode, gather_tile, layout, morton_order, pull_points, scatter_values
+from ..hash_encode._cpu import TILE, encode, gather_tile, layout, morton_order, pull_points, scatter_values, within_cube
 from ..products import BLOCK, add_outer, product, rounded
 from ..simd import LANES, load, select, splat, store
 from ..threads import use_threads
@@ -95,7 +95,7 @@ class _ColorQuery(torch.autograd.Function):
         n = w1.shape[0]
         s1, s2, s3 = s1.view(width, -1)[:n], s2.view(width, -1)[:n], s3.view(4, -1)[:3]
         return (
-            d_points if ctx.needs_input_grad[0] else None,
+            within_cube(d_points, points) if ctx.needs_input_grad[0] else None,
             d_extras,
             d_table,
             s1[:, :n_inputs],
@@ -180,7 +180,11 @@ def _backward(points, d_out, order, weights, threads, kept, sums, pulled):
     depth1, depth2 = sums1.shape[1] // width, sums2.shape[1] // width
     run = (n_tiles + threads - 1) // threads
     for thread in numba.prange(threads):
-        d3, d2, d1 = np.zeros((4, TILE), np.float32), np.empty((width, TILE), np.float32), np.empty((width, TILE), np.float32)
+        d3, d2, d1 = (
+            np.zeros((4, TILE), np.float32),
+            np.empty((width, TILE), np.float32),
+            np.empty((width, TILE), np.float32),
+        )
         x, y = np.zeros((depth1, TILE), np.float32), np.zeros((depth2, TILE), np.float32)
         for tile in range(thread * run, min(n_tiles, (thread + 1) * run)):
             first = tile * TILE

@@ -140,7 +140,12 @@ class _HashFeatures(torch.autograd.Function):
             d_points.numpy(),
         )
         scatter_values(columns.numpy(), pushed.numpy(), *layout(ctx.grid), ctx.levels, use_threads(), d_table.numpy())
-        return d_points if ctx.needs_input_grad[0] else None, d_table, None, None
+        return within_cube(d_points, points) if ctx.needs_input_grad[0] else None, d_table, None, None
+
+
+def within_cube(d_points: Tensor, points: Tensor) -> Tensor:
+    """Zero along the axes on which a point was clamped to the cube, as clamping's derivative is."""
+    return d_points.masked_fill_((points < 0) | (points > 1), 0.0)
 
 
 @lru_cache

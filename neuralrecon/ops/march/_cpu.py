@@ -27,7 +27,8 @@ def march_cpu(
     longest = int(((far - near) / step).clamp_min(0).ceil().amax()) + 1 if n else 1
     rows, counts = torch.empty(n, longest), torch.empty(n, dtype=torch.long)
     rays = tuple(x.contiguous().numpy() for x in (origins, directions, near, far, jitter))
-    _walk(*rays, cells, blocks, sdf, np.float32(band.reach), np.float32(step), rows.numpy(), counts.numpy())
+    lengths = np.float32(band.reach), np.float32(step)
+    _walk(*rays, cells, blocks, sdf, *lengths, rows.numpy(), counts.numpy())  # pyright: ignore[reportCallIssue]
     starts = torch.zeros(n + 1, dtype=torch.long)
     torch.cumsum(counts, 0, out=starts[1:])
     t_mids, ray_indices = torch.empty(int(starts[-1])), torch.empty(int(starts[-1]), dtype=torch.long)

@@ -19,8 +19,8 @@ def neus_alpha(
 ) -> Float[Tensor, "samples"]:
     """Opacity of an interval of length `step` around each sample (eq. 13, the sdf taken as linear within it).
 
-    alpha = max(0, 1 - Phi(f_after) / Phi(f_before)) with the logistic Phi(x) = 1 / (1 + exp(-inv_s x)), exact deep inside
-    too, where both Phi underflow. Differentiable once with respect to `sdf` and `slope`.
+    alpha = max(0, 1 - Phi(f_after) / Phi(f_before)) with the logistic Phi(x) = 1 / (1 + exp(-inv_s x)), exact deep
+    inside too, where both Phi underflow. Differentiable once with respect to `sdf` and `slope`.
 
     Args:
         slope: d sdf / d distance along the ray: gradient times direction, negative where the ray enters.

@@ -1,0 +1,79 @@
+"""Adam on everything that is learned: lazily on the tables, of which a step touches little, as usual on the rest."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..fields import SurfaceModel
+from ..ops import AdamSettings, adam_step
+from ..ops.buffers import give_back
+from .fit_types import FitConfig
+
+_BETAS, _EPS = (0.9, 0.99), 1e-15
+_RATE_SENSOR_COLORS, _RATE_CORRECTIONS = 1e-3, 1e-2
+_ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
+
+
+class Optimizer:
+    """`descend` takes one step; `moments` and `restore` carry the state across a checkpoint."""
+
+    def __init__(self, model: SurfaceModel, config: FitConfig) -> None:
+        self._tables = [model.sdf_table, model.color_table]
+        self._table_moments = [(torch.zeros_like(t), torch.zeros_like(t)) for t in self._tables]
+        self._table_rate, self._n_steps = config.learning_rate_table, 0
+        colors, corrections = [model.sensors.log_gain, model.sensors.offset], model.sensors.corrections()
+        known = {id(p) for p in self._tables + colors + corrections}
+        groups = [
+            ([p for p in model.parameters() if id(p) not in known], config.learning_rate_network),
+            (colors, _RATE_SENSOR_COLORS),
+            (corrections, _RATE_CORRECTIONS),
+        ]
+        self._rest = torch.optim.Adam(
+            [{"params": parameters, "lr": rate} for parameters, rate in groups], betas=_BETAS, eps=_EPS, fused=True
+        )
+        self._base_rates = [rate for _, rate in groups]
+
+    def descend(self, loss: Tensor, rate_factor: float) -> None:
+        """One step against the gradient of `loss`, at `rate_factor` times the base rates."""
+        self._rest.zero_grad(set_to_none=True)
+        loss.backward()
+        for group, rate in zip(self._rest.param_groups, self._base_rates, strict=True):
+            group["lr"] = rate * rate_factor
+        self._rest.step()
+        self._n_steps += 1
+        settings = AdamSettings(rate=self._table_rate * rate_factor, betas=_BETAS, eps=_EPS, step=self._n_steps)
+        for table, (mean, variance) in zip(self._tables, self._table_moments, strict=True):
+            if table.grad is not None:  # without photographs nothing asks for colours
+                adam_step(table, table.grad, mean, variance, settings)
+                gradient, table.grad = table.grad, None
+                give_back(gradient)
+
+    def moments(self) -> dict[str, Tensor]:
+        """The state, tensors by name."""
+        tables = {
+            f"table{i}.{name}": moment
+            for i, pair in enumerate(self._table_moments)
+            for name, moment in zip(_ADAM_STATE[1:], pair, strict=True)
+        }
+        rest = {
+            f"{i}.{name}": self._rest.state[p][name]
+            for i, p in enumerate(self._parameters())
+            if p in self._rest.state
+            for name in _ADAM_STATE
+        }
+        return {"n_steps": torch.tensor(self._n_steps), **tables, **rest}
+
+    def restore(self, moments: dict[str, Tensor]) -> None:
+        """Go on from what `moments` said."""
+        self._n_steps = int(moments["n_steps"])
+        names = _ADAM_STATE[1:]
+        self._table_moments = [
+            (moments[f"table{i}.{names[0]}"], moments[f"table{i}.{names[1]}"]) for i in range(len(self._tables))
+        ]
+        for i, p in enumerate(self._parameters()):
+            if f"{i}.step" in moments:  # the sensors' corrections have none before they are first refined
+                self._rest.state[p] = {name: moments[f"{i}.{name}"] for name in _ADAM_STATE}
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self._rest.param_groups for p in group["params"]]
