@@ -45,7 +45,7 @@ def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_folder_has_all(done: Path, data: Path) -> None:
     assert {p.name for p in done.iterdir()} == {
-        "capture_used.json", "config.yaml", "fit", "labels", "log.txt", "mesh.glb", "mesh.ply", "summary.json",
+        "capture_used.json", "config.yaml", "crops", "fit", "labels", "log.txt", "mesh.glb", "mesh.ply", "summary.json",
     }  # fmt: skip
     summary = json.loads((done / "summary.json").read_text())
     mesh = trimesh.load_mesh(done / "mesh.ply")

@@ -230,7 +230,7 @@ def test_bricks_give_the_surface_of_the_dense_array(distance: Distance, voxel_mm
     lattice = Lattice.around(fit, voxel_mm * 1e-3)
     assert max(lattice.shape) > SIDE  # there are seams
     values = one_solid(dense_values(fit, lattice))
-    vertices, faces, _, _ = marching_cubes(values, 0.0)
+    vertices, faces = (np.asarray(part) for part in marching_cubes(values, 0.0)[:2])
     found = Surface.of(keep_one_solid(lattice.sample(), "known"))
     in_voxels = (found.vertices - lattice.low) / lattice.voxel
     gaps, named = KDTree(vertices).query(in_voxels)
