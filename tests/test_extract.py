@@ -233,7 +233,7 @@ def test_bricks_give_the_surface_of_the_dense_array(distance: Distance, voxel_mm
     vertices, faces = (np.asarray(part) for part in marching_cubes(values, 0.0)[:2])
     found = Surface.of(keep_one_solid(lattice.sample(), "known"))
     in_voxels = (found.vertices - lattice.low) / lattice.voxel
-    gaps, named = KDTree(vertices).query(in_voxels)
+    gaps, named = map(np.asarray, KDTree(vertices).query(in_voxels))
     # float32 at 200 voxels: 1.5e-5; values in voxels off by as much move a vertex by that share of an edge
     assert gaps.max() < 1e-3
     assert len(np.unique(named)) == len(found.vertices) == len(vertices)
