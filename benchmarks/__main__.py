@@ -1,0 +1,55 @@
+"""python -m benchmarks NAME …: speed, memory and quality; NAME --help tells more.
+
+    micro        each op on each backend, against its torch definition
+    step         training steps a second, by backend, and where their time goes
+    object       seconds of a fit until its mesh is within 5 % of what it converges to; whether backends agree
+    memory       preparing a capture's evidence: seconds, memory, batches
+    captures     the whole command on captures whose truth is known
+    calibration  simulated captures with disturbed calibrations
+    real         real captures, judged by what was held out
+
+The README's picture is drawn by python -m benchmarks.overview.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The exit code of the benchmark that the first word names; 2 if there is none of that name."""
+    name, *rest = [*(sys.argv[1:] if words is None else words)] or [""]
+    if name in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    found = _run(name, rest)
+    if found is None:
+        print(f"benchmarks: no benchmark '{name}'\n\n{__doc__}", file=sys.stderr)
+        return 2
+    return found
+
+
+def _run(name: str, words: Sequence[str]) -> int | None:
+    match name:
+        case "micro":
+            from .micro import main
+        case "step":
+            from .step import main
+        case "object":
+            from .objects import main
+        case "memory":
+            from .memory import main
+        case "captures":
+            from .captures import main
+        case "calibration":
+            from .calibration import main
+        case "real":
+            from .real import main
+        case _:
+            return None
+    return main(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
