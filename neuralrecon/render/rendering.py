@@ -87,12 +87,12 @@ def render(
     of_ray = of_ray[seen]
     colors = model.color(
         samples.points[seen],
-        torch.nn.functional.normalize(gradients[seen], dim=1),
+        torch.nn.functional.normalize(gradients.index_select(0, seen), dim=1),
         samples.directions[seen],
         batch.rig_from_world[of_ray],
-        None if displacement is None else displacement[seen],
+        None if displacement is None else displacement.index_select(0, seen),
     )
-    weighted = colors * weights[seen, None]
+    weighted = colors * weights.index_select(0, seen)[:, None]
     ray_colors = torch.zeros(len(left), 3, dtype=colors.dtype).index_add(0, of_ray, weighted)
     opacity = 1 - left
     return Rendering(

@@ -104,17 +104,17 @@ class Questions:
     ) -> dict[str, Tensor]:
         """The weighted loss terms, from what the model says at `points`."""
         counts = [len(self.below), len(self.deep), len(self.seen.points) if self.seen is not None else 0]
-        below, deep, seen, around = _split(counts, len(sdf))
+        parts = [*counts, len(sdf) - sum(counts)]
+        of_below, of_deep, of_seen, of_probes = zip(sdf.split(parts), gradients.split(parts), strict=True)
         terms = {"eikonal": config.w_eikonal * losses.eikonal_loss(gradients)}
         if self.seen is not None:
             image = render(
                 model,
                 self.seen,
-                sdf[seen],
-                gradients[seen],
+                *of_seen,
                 inv_s=1 / now.blur,
                 cos_anneal=now.cos_anneal,
-                displacement=None if displacement is None else displacement[seen],
+                displacement=None if displacement is None else displacement.split(parts)[2],
             )
             batch = self.seen.batch
             terms["color"] = config.w_color * losses.color_loss(image.colors, image.opacity, batch.colors, batch.inside)
@@ -122,12 +122,12 @@ class Questions:
         if displacement is not None:
             terms["sensors"] = config.w_sensors * model.sensors.prior()
         if counts[0]:
-            terms["below"] = config.w_below * losses.straight_down_loss(gradients[below])
+            terms["below"] = config.w_below * losses.straight_down_loss(of_below[1])
         if counts[1]:
             last_mm, enough_mm = self.deep_sdf / now.unit_per_mm, BAND * now.blur / now.unit_per_mm + _DEEP_ENOUGH_MM
-            terms["deep"] = config.w_deep * losses.deep_inside_loss(sdf[deep] / now.unit_per_mm, last_mm, enough_mm)
+            terms["deep"] = config.w_deep * losses.deep_inside_loss(of_deep[0] / now.unit_per_mm, last_mm, enough_mm)
         if self.probes is not None:
-            terms |= self.probes.terms(sdf[around], gradients[around], config, now)
+            terms |= self.probes.terms(*of_probes, config, now)
         return terms
 
 
@@ -137,8 +137,3 @@ def _within(cells: Int[Tensor, "cells 3"], side: int, generator: torch.Generator
         return torch.zeros(0, 3)
     chosen = cells[torch.randint(len(cells), (_DEEP_POINTS,), generator=generator)]
     return (chosen + torch.rand(_DEEP_POINTS, 3, generator=generator)) / side
-
-
-def _split(counts: list[int], total: int) -> list[slice]:
-    ends = [sum(counts[: i + 1]) for i in range(len(counts))] + [total]
-    return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]

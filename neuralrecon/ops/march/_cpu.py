@@ -40,10 +40,14 @@ def march_cpu(
 def _block_up(cells, blocks):
     """Which blocks hold a cell that is not OUTSIDE."""
     for bx in numba.prange(blocks.shape[0]):
-        for by in range(blocks.shape[1]):
-            for bz in range(blocks.shape[2]):
-                x, y, z = bx * _BLOCK, by * _BLOCK, bz * _BLOCK
-                blocks[bx, by, bz] = np.any(cells[x : x + _BLOCK, y : y + _BLOCK, z : z + _BLOCK] != OUTSIDE)
+        blocks[bx] = False
+        for x in range(bx * _BLOCK, min((bx + 1) * _BLOCK, cells.shape[0])):
+            for y in range(cells.shape[1]):
+                for bz in range(blocks.shape[2]):
+                    most = np.uint8(0)
+                    for z in range(bz * _BLOCK, min((bz + 1) * _BLOCK, cells.shape[2])):
+                        most |= cells[x, y, z]
+                    blocks[bx, y // _BLOCK, bz] |= most != OUTSIDE
 
 
 @numba.njit(parallel=True, cache=True)
