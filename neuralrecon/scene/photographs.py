@@ -109,13 +109,16 @@ class Pixels:
             stops=torch.tensor([p.stop for p in photographs]),
         )
 
-    def draw(self, n_interior: int, n_edge: int, generator: torch.Generator) -> ColorRays:
-        """Rays through pixels drawn evenly from the silhouettes' insides and from the strips along their outlines."""
+    def draw(self, n_interior: int, n_edge: int, generator: torch.Generator, n_batches: int = 1) -> ColorRays:
+        """Rays through pixels drawn evenly from the silhouettes' insides and from the strips along their outlines.
+
+        `n_batches` follow one another, each with its inner pixels first.
+        """
         chosen = [
-            pool.at(torch.randint(len(pool), (n,), generator=generator))
+            pool.at(torch.randint(len(pool), (n_batches, n), generator=generator))
             for pool, n in zip(self.pools, (n_interior, n_edge), strict=True)
         ]
-        return self.rays(torch.cat(chosen))
+        return self.rays(torch.cat(chosen, dim=1).reshape(-1))
 
     def rays(self, pixels: Int[Tensor, "rays"]) -> ColorRays:
         """Rays through the centres of pixels, given as positions in the run."""

@@ -17,6 +17,7 @@ from ..fields.sensors import SensorModel
 from ..ops.march import INSIDE
 from ..render import Occupancy, free_room
 from ..scene import Scene
+from .batches import Batches
 from .checkpoint import FIT_FILE, TrainingState, load_training, save_fit
 from .fit_types import Fit, FitConfig
 from .optimizer import Optimizer
@@ -55,6 +56,7 @@ def fit(
     config = config or FitConfig()
     model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder)
     room = free_room(scene.unit_from_world, scene.floor_m)
+    batches = Batches(scene=scene, config=config, seed=seed)
     progress = Progress(
         steps=config.steps, first_step=first_step, path=folder / SCALARS_FILE if folder is not None else None
     )
@@ -66,7 +68,7 @@ def fit(
         if step % _REFRESH_EVERY == 0 or step == first_step:
             deep_cells = (occupancy.cells == INSIDE).nonzero()
 
-        asked = Questions.draw(scene, config, model.sensors, occupancy, deep_cells, room, now, generator)
+        asked = Questions.draw(batches.at(step), config, model.sensors, occupancy, deep_cells, room, now, generator)
         sdf, gradients = model.surface(asked.points, now.levels)
         displacement = asked.displacement(model.sensors) if now.refines_sensors else None
         if displacement is not None:

@@ -53,7 +53,7 @@ class FitConfig:
     """
 
     field: FieldConfig = field(default_factory=FieldConfig)
-    steps: int = 1500
+    steps: int = 1000
     interior_rays: int = 768
     edge_rays: int = 384
     depth_rays: int = 3072

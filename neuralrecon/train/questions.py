@@ -11,7 +11,7 @@ from torch import Tensor
 from ..fields import SensorModel, SurfaceModel
 from ..geometry import Box
 from ..render import Occupancy, RaySamples, render, sample_rays
-from ..scene import Scene
+from ..scene import ColorRays, DepthRays
 from . import losses
 from .depth_probes import DepthProbes
 from .fit_types import FitConfig
@@ -39,7 +39,7 @@ class Questions:
 
     @staticmethod
     def draw(
-        scene: Scene,
+        batch: tuple[ColorRays | None, DepthRays | None],
         config: FitConfig,
         sensors: SensorModel,
         occupancy: Occupancy,
@@ -55,15 +55,15 @@ class Questions:
             room: see `free_room`.
         """
         seen = probes = None
-        if scene.pixels is not None:
-            batch = sensors.corrected_color(scene.pixels.draw(config.interior_rays, config.edge_rays, generator))
-            jitter = torch.rand(len(batch.inside), generator=generator)
-            seen = sample_rays(batch, room, occupancy, _STEP * now.blur, jitter)
-        if scene.readings is not None:
+        if batch[0] is not None:
+            rays = sensors.corrected_color(batch[0])
+            jitter = torch.rand(len(rays.inside), generator=generator)
+            seen = sample_rays(rays, room, occupancy, _STEP * now.blur, jitter)
+        if batch[1] is not None:
             unit = now.unit_per_mm
-            readings = sensors.corrected_depth(scene.readings.draw(config.depth_rays, generator))
+            corrected = sensors.corrected_depth(batch[1])
             probes = DepthProbes.place(
-                readings, config.truncation_mm * unit, config.bending_mm * unit, _FREE_ROOM_MM * unit, generator
+                corrected, config.truncation_mm * unit, config.bending_mm * unit, _FREE_ROOM_MM * unit, generator
             )
         floor = float(room.low[2])
         below = torch.rand(_POINTS_BELOW if floor > 0 else 0, 3, generator=generator)
