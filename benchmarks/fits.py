@@ -36,7 +36,9 @@ def fit_config(words: Sequence[str]) -> FitConfig:
         if "=" not in word:
             raise ConfigError(f"--set {word}: settings of the fit are written key=value, as in field.levels=14")
     try:
-        return to_dataclass(OmegaConf.merge(writable_schema(FitConfig), OmegaConf.from_dotlist(list(words))))
+        settings = writable_schema(FitConfig)
+        settings.merge_with(OmegaConf.from_dotlist(list(words)))
+        return to_dataclass(settings)
     except OmegaConfBaseException as error:
         raise ConfigError(f"--set {' '.join(words)}: {str(error).splitlines()[0]}") from error
 
