@@ -19,28 +19,40 @@ def adam_step_cpu(parameter: Tensor, gradient: Tensor, mean: Tensor, variance: T
 
 @numba.njit(parallel=True, cache=True)
 def _step(parameter, gradient, mean, variance, numbers, threads):
+    n = parameter.shape[1]
+    run = (n // LANES + threads - 1) // threads * LANES
+    for thread in numba.prange(threads):
+        first, last = thread * run, min(n // LANES * LANES, (thread + 1) * run)
+        _step_run(first, last, parameter, gradient, mean, variance, numbers)
+    _step_rest(n // LANES * LANES, parameter, gradient, mean, variance, numbers)
+
+
+@numba.njit(cache=True)
+def _step_run(start, stop, parameter, gradient, mean, variance, numbers):
     first, second, by_mean, by_variance, eps = numbers
     one = np.float32(1.0)
     keep_mean, new_mean = splat(first), splat(one - first)
     keep_variance, new_variance = splat(second), splat(one - second)
     m_scale, v_scale, least, zero = splat(by_mean), splat(by_variance), splat(eps), splat(np.float32(0.0))
-    n = parameter.shape[1]
-    whole = n // LANES * LANES
-    run = (whole // LANES + threads - 1) // threads * LANES
-    for thread in numba.prange(threads):
-        for i in range(thread * run, min(whole, (thread + 1) * run), LANES):
-            g = load(gradient, 0, i)
-            touched = g != zero
-            if any_of(touched):
-                m, v, p = load(mean, 0, i), load(variance, 0, i), load(parameter, 0, i)
-                m = select(touched, keep_mean * m + new_mean * g, m)
-                v = select(touched, keep_variance * v + new_variance * g * g, v)
-                change = m_scale * m / (sqrt(v_scale * v) + least)
-                store(mean, 0, i, m)
-                store(variance, 0, i, v)
-                store(parameter, 0, i, select(touched, p - change, p))
-                store(gradient, 0, i, zero)
-    for i in range(whole, n):
+    for i in range(start, stop, LANES):
+        g = load(gradient, 0, i)
+        touched = g != zero
+        if any_of(touched):
+            m, v, p = load(mean, 0, i), load(variance, 0, i), load(parameter, 0, i)
+            m = select(touched, keep_mean * m + new_mean * g, m)
+            v = select(touched, keep_variance * v + new_variance * g * g, v)
+            change = m_scale * m / (sqrt(v_scale * v) + least)
+            store(mean, 0, i, m)
+            store(variance, 0, i, v)
+            store(parameter, 0, i, select(touched, p - change, p))
+            store(gradient, 0, i, zero)
+
+
+@numba.njit(cache=True)
+def _step_rest(start, parameter, gradient, mean, variance, numbers):
+    first, second, by_mean, by_variance, eps = numbers
+    one = np.float32(1.0)
+    for i in range(start, parameter.shape[1]):
         g = gradient[0, i]
         if g != np.float32(0.0):
             mean[0, i] = first * mean[0, i] + (one - first) * g

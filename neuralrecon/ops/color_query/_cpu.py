@@ -131,29 +131,38 @@ def _padded_to(weight: Tensor, rows: int, columns: int) -> np.ndarray:
 
 @numba.njit(parallel=True, cache=True)
 def _forward(points, extras, order, table, resolutions, offsets, dense, mask, layers, threads, kept, colors):
+    n_tiles = len(kept[0])
+    run = (n_tiles + threads - 1) // threads
+    grid = resolutions, offsets, dense, mask
+    for thread in numba.prange(threads):
+        first, last = thread * run, min(n_tiles, (thread + 1) * run)
+        _forward_tiles(first, last, points, extras, order, table, grid, layers, kept, colors)
+
+
+@numba.njit(cache=True)
+def _forward_tiles(first, last, points, extras, order, table, grid, layers, kept, colors):
     w1, w2, w3 = layers
     inputs, slopes, hidden, middle = kept
-    n_tiles, levels, n_extras = len(inputs), len(resolutions), extras.shape[1]
-    run = (n_tiles + threads - 1) // threads
-    for thread in numba.prange(threads):
-        columns, out = np.empty((3, TILE), np.float32), np.empty((w3.shape[1], TILE), np.float32)
-        for tile in range(thread * run, min(n_tiles, (thread + 1) * run)):
-            x = inputs[tile]
-            count = gather_tile(points, order, tile, columns)
-            encode(columns, 0, TILE, table, resolutions, offsets, dense, mask, levels, x, 0, slopes[tile])
-            for i in range(TILE):
-                source = order[tile * TILE + min(i, count - 1)]
-                for e in range(n_extras):
-                    x[2 * levels + e, i] = extras[source, e]
-                x[2 * levels + n_extras, i] = np.float32(1.0)
-            product(w1, x, TILE, hidden[tile])
-            _rectify(hidden[tile])
-            product(w2, hidden[tile], TILE, middle[tile])
-            _rectify(middle[tile])
-            product(w3, middle[tile], TILE, out)
-            for i in range(count):
-                for c in range(3):
-                    colors[order[tile * TILE + i], c] = np.float32(1.0) / (np.float32(1.0) + np.exp(-out[c, i]))
+    resolutions, offsets, dense, mask = grid
+    levels, n_extras = len(resolutions), extras.shape[1]
+    columns, out = np.empty((3, TILE), np.float32), np.empty((w3.shape[1], TILE), np.float32)
+    for tile in range(first, last):
+        x = inputs[tile]
+        count = gather_tile(points, order, tile, columns)
+        encode(columns, 0, TILE, table, resolutions, offsets, dense, mask, levels, x, 0, slopes[tile])
+        for i in range(TILE):
+            source = order[tile * TILE + min(i, count - 1)]
+            for e in range(n_extras):
+                x[2 * levels + e, i] = extras[source, e]
+            x[2 * levels + n_extras, i] = np.float32(1.0)
+        product(w1, x, TILE, hidden[tile])
+        _rectify(hidden[tile])
+        product(w2, hidden[tile], TILE, middle[tile])
+        _rectify(middle[tile])
+        product(w3, middle[tile], TILE, out)
+        for i in range(count):
+            for c in range(3):
+                colors[order[tile * TILE + i], c] = np.float32(1.0) / (np.float32(1.0) + np.exp(-out[c, i]))
 
 
 @numba.njit(cache=True)
@@ -170,46 +179,60 @@ def _rectify(units):
 
 @numba.njit(parallel=True, cache=True)
 def _backward(points, d_out, order, weights, threads, kept, sums, pulled):
+    n_tiles = len(kept[0])
+    run = (n_tiles + threads - 1) // threads
+    for thread in numba.prange(threads):
+        first, last = thread * run, min(n_tiles, (thread + 1) * run)
+        own = sums[0][thread], sums[1][thread], sums[2][thread]
+        _backward_tiles(first, last, points, d_out, order, weights, kept, own, pulled)
+
+
+@numba.njit(cache=True)
+def _backward_tiles(first_tile, last_tile, points, d_out, order, weights, kept, sums, pulled):
     w1, w2, w3 = weights
     inputs, slopes, hidden, middle = kept
     sums1, sums2, sums3 = sums
     columns, pushed, d_points, d_extras = pulled
-    n_tiles, width = len(inputs), len(w1)
-    n_inputs, n_extras = inputs.shape[1] - 1, d_extras.shape[1]
-    n_features = n_inputs - n_extras
-    depth1, depth2 = sums1.shape[1] // width, sums2.shape[1] // width
-    run = (n_tiles + threads - 1) // threads
-    for thread in numba.prange(threads):
-        d3, d2, d1 = (
-            np.zeros((4, TILE), np.float32),
-            np.empty((width, TILE), np.float32),
-            np.empty((width, TILE), np.float32),
-        )
-        x, y = np.zeros((depth1, TILE), np.float32), np.zeros((depth2, TILE), np.float32)
-        for tile in range(thread * run, min(n_tiles, (thread + 1) * run)):
-            first = tile * TILE
-            count = gather_tile(points, order, tile, columns[:, first : first + TILE])
-            d3[:] = np.float32(0.0)
-            for i in range(count):
-                for c in range(3):
-                    d3[c, i] = d_out[order[first + i], c]
-            y[: width + 1] = middle[tile]
-            add_outer(d3, y, TILE, sums3[thread])
-            product(w3, d3, TILE, d2)
-            _switch_off(d2, y)
-            y[: width + 1] = hidden[tile]
-            add_outer(d2, y, TILE, sums2[thread])
-            product(w2, d2, TILE, d1)
-            _switch_off(d1, y)
-            x[: n_inputs + 1] = inputs[tile]
-            add_outer(d1, x, TILE, sums1[thread])
-            here = pushed[:, first : first + TILE]
-            product(w1, d1, TILE, here)
-            for i in range(count):
-                for e in range(n_extras):
-                    d_extras[order[first + i], e] = here[n_features + e, i]
-            if slopes.shape[1]:
-                pull_points(slopes[tile], here, order, first, count, d_points)
+    width, n_extras = len(w1), d_extras.shape[1]
+    n_features = inputs.shape[1] - 1 - n_extras
+    d3, d2, d1 = (
+        np.zeros((4, TILE), np.float32),
+        np.empty((width, TILE), np.float32),
+        np.empty((width, TILE), np.float32),
+    )
+    # the rows of a layer's inputs, filled up with zeros to a multiple of four
+    x = np.zeros((len(sums1) // width, TILE), np.float32)
+    y = np.zeros((len(sums2) // width, TILE), np.float32)
+    for tile in range(first_tile, last_tile):
+        first = tile * TILE
+        count = gather_tile(points, order, tile, columns[:, first : first + TILE])
+        for i in range(TILE):
+            for c in range(3):
+                d3[c, i] = d_out[order[first + i], c] if i < count else np.float32(0.0)
+        _copy(middle[tile], y)
+        add_outer(d3, y, TILE, sums3)
+        product(w3, d3, TILE, d2)
+        _switch_off(d2, y)
+        _copy(hidden[tile], y)
+        add_outer(d2, y, TILE, sums2)
+        product(w2, d2, TILE, d1)
+        _switch_off(d1, y)
+        _copy(inputs[tile], x)
+        add_outer(d1, x, TILE, sums1)
+        here = pushed[:, first : first + TILE]
+        product(w1, d1, TILE, here)
+        for i in range(count):
+            for e in range(n_extras):
+                d_extras[order[first + i], e] = here[n_features + e, i]
+        if slopes.shape[1]:
+            pull_points(slopes[tile], here, order, first, count, d_points)
+
+
+@numba.njit(cache=True)
+def _copy(rows, out):
+    for j in range(len(rows)):
+        for i in range(0, TILE, LANES):
+            store(out, j, i, load(rows, j, i))
 
 
 @numba.njit(cache=True)

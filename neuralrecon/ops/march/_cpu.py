@@ -40,49 +40,61 @@ def march_cpu(
 def _block_up(cells, blocks):
     """Which blocks hold a cell that is not OUTSIDE."""
     for bx in numba.prange(blocks.shape[0]):
-        blocks[bx] = False
-        for x in range(bx * _BLOCK, min((bx + 1) * _BLOCK, cells.shape[0])):
-            for y in range(cells.shape[1]):
-                for bz in range(blocks.shape[2]):
-                    most = np.uint8(0)
-                    for z in range(bz * _BLOCK, min((bz + 1) * _BLOCK, cells.shape[2])):
-                        most |= cells[x, y, z]
-                    blocks[bx, y // _BLOCK, bz] |= most != OUTSIDE
+        _block_up_slab(cells, bx, blocks)
+
+
+@numba.njit(cache=True)
+def _block_up_slab(cells, bx, blocks):
+    for by in range(blocks.shape[1]):
+        for bz in range(blocks.shape[2]):
+            blocks[bx, by, bz] = False
+    for x in range(bx * _BLOCK, min((bx + 1) * _BLOCK, cells.shape[0])):
+        for y in range(cells.shape[1]):
+            for bz in range(blocks.shape[2]):
+                most = np.uint8(0)
+                for z in range(bz * _BLOCK, min((bz + 1) * _BLOCK, cells.shape[2])):
+                    most |= cells[x, y, z]
+                blocks[bx, y // _BLOCK, bz] |= most != OUTSIDE
 
 
 @numba.njit(parallel=True, cache=True)
 def _walk(origins, directions, near, far, jitter, cells, blocks, sdf, reach, step, rows, counts):
-    nx, ny, nz = cells.shape
     for ray in numba.prange(len(near)):
-        ox, oy, oz = origins[ray]
-        dx, dy, dz = directions[ray]
-        row, first, last = rows[ray], near[ray], far[ray]
-        count, i, entered = 0, 0, False
-        while True:
-            t = first + (np.float32(i) + jitter[ray]) * step
-            if not t < last:
-                break
-            x, y, z = (ox + dx * t) * nx, (oy + dy * t) * ny, (oz + dz * t) * nz
-            ix, iy, iz = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
-            within = 0 <= ix < nx and 0 <= iy < ny and 0 <= iz < nz
-            # what to step over, less one step: rounding must not jump over a sample the definition takes
-            if within and not blocks[ix // _BLOCK, iy // _BLOCK, iz // _BLOCK]:
-                x, y, z = x / _BLOCK, y / _BLOCK, z / _BLOCK
-                exit_t = _exit(x, y, z, dx * nx / _BLOCK, dy * ny / _BLOCK, dz * nz / _BLOCK)
-                i += max(1, int(exit_t / step) - 1)
-                continue
-            state = cells[ix, iy, iz] if within else OUTSIDE
-            if state == BAND:
-                entered = True
-                if abs(_look_up(sdf, x, y, z)) < reach:
-                    row[count] = t
-                    count += 1
-                i += 1
-            elif state == INSIDE and entered:
-                break
-            else:
-                i += max(1, int(_exit(x, y, z, dx * nx, dy * ny, dz * nz) / step) - 1)
-        counts[ray] = count
+        span = near[ray], far[ray], jitter[ray]
+        counts[ray] = _walk_ray(origins[ray], directions[ray], span, cells, blocks, sdf, reach, step, rows[ray])
+
+
+@numba.njit(cache=True)
+def _walk_ray(origin, direction, span, cells, blocks, sdf, reach, step, row):
+    nx, ny, nz = cells.shape
+    ox, oy, oz = origin[0], origin[1], origin[2]
+    dx, dy, dz = direction[0], direction[1], direction[2]
+    first, last, jitter = span
+    count, i, entered = 0, 0, False
+    while True:
+        t = first + (np.float32(i) + jitter) * step
+        if not t < last:
+            return count
+        x, y, z = (ox + dx * t) * nx, (oy + dy * t) * ny, (oz + dz * t) * nz
+        ix, iy, iz = int(np.floor(x)), int(np.floor(y)), int(np.floor(z))
+        within = 0 <= ix < nx and 0 <= iy < ny and 0 <= iz < nz
+        # what to step over, less one step: rounding must not jump over a sample the definition takes
+        if within and not blocks[ix // _BLOCK, iy // _BLOCK, iz // _BLOCK]:
+            x, y, z = x / _BLOCK, y / _BLOCK, z / _BLOCK
+            exit_t = _exit(x, y, z, dx * nx / _BLOCK, dy * ny / _BLOCK, dz * nz / _BLOCK)
+            i += max(1, int(exit_t / step) - 1)
+            continue
+        state = cells[ix, iy, iz] if within else OUTSIDE
+        if state == BAND:
+            entered = True
+            if abs(_look_up(sdf, x, y, z)) < reach:
+                row[count] = t
+                count += 1
+            i += 1
+        elif state == INSIDE and entered:
+            return count
+        else:
+            i += max(1, int(_exit(x, y, z, dx * nx, dy * ny, dz * nz) / step) - 1)
 
 
 @numba.njit(parallel=True, cache=True)
@@ -94,13 +106,13 @@ def _pack(rows, starts, t_mids, ray_indices):
             ray_indices[first + k] = ray
 
 
-@numba.njit(inline="always")
+@numba.njit
 def _exit(x, y, z, dx, dy, dz):
     """Distance along the ray to where it leaves the unit cell that it is in."""
     return min(_exit_axis(x, dx), _exit_axis(y, dy), _exit_axis(z, dz))
 
 
-@numba.njit(inline="always")
+@numba.njit
 def _exit_axis(x, slope):
     if slope > 1e-9:
         return (np.floor(x) + np.float32(1.0) - x) / slope
@@ -109,7 +121,7 @@ def _exit_axis(x, slope):
     return np.float32(1e9)
 
 
-@numba.njit(inline="always")
+@numba.njit
 def _look_up(sdf, x, y, z):
     """Trilinear between cells' centres, in cells; beyond the outermost centres as there."""
     nx, ny, nz = sdf.shape
@@ -123,11 +135,11 @@ def _look_up(sdf, x, y, z):
     return _lerp(_lerp(a, b, fy), _lerp(c, d, fy), fx)
 
 
-@numba.njit(inline="always")
+@numba.njit
 def _clamped(x, n):
     return min(max(x - np.float32(0.5), np.float32(0.0)), np.float32(n - 1))
 
 
-@numba.njit(inline="always")
+@numba.njit
 def _lerp(a, b, f):
     return a + f * (b - a)

@@ -12,6 +12,7 @@ from ..threads import use_threads
 from . import ALMOST_OPAQUE
 
 _ZERO, _HALF, _ONE, _MOST = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(ALMOST_OPAQUE)
+_BLOCK = 512  # samples that a thread takes at a time
 
 
 def neus_alpha_cpu(
@@ -46,8 +47,15 @@ class _NeusAlpha(torch.autograd.Function):
 
 @numba.njit(parallel=True, cache=True)
 def _forward(sdf, slope, inv_s, half, cos_anneal, alpha, by_sdf, by_slope):
+    for block in numba.prange((len(sdf) + _BLOCK - 1) // _BLOCK):
+        last = min(len(sdf), (block + 1) * _BLOCK)
+        _alpha(block * _BLOCK, last, sdf, slope, inv_s, half, cos_anneal, alpha, by_sdf, by_slope)
+
+
+@numba.njit(cache=True)
+def _alpha(first, last, sdf, slope, inv_s, half, cos_anneal, alpha, by_sdf, by_slope):
     # Phi(a) / Phi(b) = exp(min(a, 0) - min(b, 0)) (1 + exp(-|b|)) / (1 + exp(-|a|)), and Phi' = inv_s Phi (1 - Phi)
-    for i in numba.prange(len(sdf)):
+    for i in range(first, last):
         blunt = max(_HALF - _HALF * slope[i], _ZERO)
         entering = blunt * (_ONE - cos_anneal) + max(-slope[i], _ZERO) * cos_anneal
         b, a = (sdf[i] + entering * half) * inv_s, (sdf[i] - entering * half) * inv_s

@@ -107,43 +107,38 @@ class _SdfQuery(torch.autograd.Function):
 
 @numba.njit(parallel=True, cache=True)
 def _forward(points, order, table, resolutions, offsets, dense, mask, levels, network, threads, kept, sdf, gradient):
+    n_tiles = len(kept[1])
+    run = (n_tiles + threads - 1) // threads
+    grid = resolutions, offsets, dense, mask, levels
+    for thread in numba.prange(threads):
+        first, last = thread * run, min(n_tiles, (thread + 1) * run)
+        _forward_tiles(first, last, points, order, table, grid, network, kept, sdf, gradient)
+
+
+@numba.njit(cache=True)
+def _forward_tiles(first_tile, last_tile, points, order, table, grid, network, kept, sdf, gradient):
     weights, pulls, out_weight, out_bias = network
     columns, inputs, slopes, by_input, masks = kept
-    n_tiles = len(inputs)
-    run = (n_tiles + threads - 1) // threads
-    for thread in numba.prange(threads):
-        hidden = np.empty((weights.shape[1], TILE), np.float32)
-        values = np.empty((4, TILE), np.float32)
-        for tile in range(thread * run, min(n_tiles, (thread + 1) * run)):
-            here = slice(tile * TILE, (tile + 1) * TILE)
-            count = gather_tile(points, order, tile, columns[:, here])
-            for i in range(TILE):
-                for axis in range(3):
-                    inputs[tile, axis, i] = columns[axis, tile * TILE + i] - np.float32(0.5)
-                inputs[tile, 3 + 2 * levels, i] = np.float32(1.0)
-            encode(
-                columns[:, here],
-                0,
-                TILE,
-                table,
-                resolutions,
-                offsets,
-                dense,
-                mask,
-                levels,
-                inputs[tile],
-                3,
-                slopes[tile],
-            )
-            product(weights, inputs[tile], TILE, hidden)
-            _activate(hidden, out_weight, out_bias, masks[tile], values)
-            product(pulls, hidden, TILE, by_input[:, here])
-            _pull(slopes[tile], by_input[:, here], values)
-            for i in range(count):
-                source = order[tile * TILE + i]
-                sdf[source] = values[0, i]
-                for axis in range(3):
-                    gradient[source, axis] = values[1 + axis, i]
+    resolutions, offsets, dense, mask, levels = grid
+    hidden, values = np.empty((weights.shape[1], TILE), np.float32), np.empty((4, TILE), np.float32)
+    for tile in range(first_tile, last_tile):
+        first = tile * TILE
+        here, pulled, x = columns[:, first : first + TILE], by_input[:, first : first + TILE], inputs[tile]
+        count = gather_tile(points, order, tile, here)
+        for i in range(TILE):
+            for axis in range(3):
+                x[axis, i] = here[axis, i] - np.float32(0.5)
+            x[3 + 2 * levels, i] = np.float32(1.0)
+        encode(here, 0, TILE, table, resolutions, offsets, dense, mask, levels, x, 3, slopes[tile])
+        product(weights, x, TILE, hidden)
+        _activate(hidden, out_weight, out_bias, masks[tile], values)
+        product(pulls, hidden, TILE, pulled)
+        _pull(slopes[tile], pulled, values)
+        for i in range(count):
+            source = order[first + i]
+            sdf[source] = values[0, i]
+            for axis in range(3):
+                gradient[source, axis] = values[1 + axis, i]
 
 
 @numba.njit(cache=True)
@@ -180,24 +175,30 @@ def _pull(slopes, by_input, values):
 @numba.njit(parallel=True, cache=True)
 def _backward(d_sdf, d_gradient, order, kept, threads, pushed, sums):
     """pushed = [d sdf, d gradient] in Morton order, sums[thread] = products of masks and inputs (the contract's A)."""
-    inputs, slopes, masks = kept
-    n_tiles, width, used = len(inputs), masks.shape[1], inputs.shape[1] - 1
-    depth = sums.shape[1] // width
+    n_tiles = len(kept[0])
     run = (n_tiles + threads - 1) // threads
     for thread in numba.prange(threads):
-        active, q = np.empty((width, TILE), np.float32), np.zeros((depth, TILE), np.float32)
-        for tile in range(thread * run, min(n_tiles, (thread + 1) * run)):
-            first = tile * TILE
-            here = pushed[:, first : first + TILE]
-            here[:] = np.float32(0.0)
-            for i in range(min(TILE, len(order) - first)):
-                source = order[first + i]
-                here[0, i] = d_sdf[source]
-                for axis in range(3):
-                    here[1 + axis, i] = d_gradient[source, axis]
-            _push(inputs[tile], slopes[tile], here, used, q)
-            _unpack(masks[tile], active)
-            add_outer(active, q, TILE, sums[thread])
+        first, last = thread * run, min(n_tiles, (thread + 1) * run)
+        _backward_tiles(first, last, d_sdf, d_gradient, order, kept, pushed, sums[thread])
+
+
+@numba.njit(cache=True)
+def _backward_tiles(first_tile, last_tile, d_sdf, d_gradient, order, kept, pushed, sums):
+    inputs, slopes, masks = kept
+    width, used = masks.shape[1], inputs.shape[1] - 1
+    active, q = np.empty((width, TILE), np.float32), np.zeros((len(sums) // width, TILE), np.float32)
+    for tile in range(first_tile, last_tile):
+        first = tile * TILE
+        here = pushed[:, first : first + TILE]
+        for i in range(TILE):
+            source = order[min(first + i, len(order) - 1)]
+            valid = first + i < len(order)
+            here[0, i] = d_sdf[source] if valid else np.float32(0.0)
+            for axis in range(3):
+                here[1 + axis, i] = d_gradient[source, axis] if valid else np.float32(0.0)
+        _push(inputs[tile], slopes[tile], here, used, q)
+        _unpack(masks[tile], active)
+        add_outer(active, q, TILE, sums)
 
 
 @numba.njit(cache=True)

@@ -14,6 +14,7 @@ from . import N_SHADING
 _C0, _C1, _C2 = np.float32(0.28209479177387814), np.float32(0.4886025119029199), np.float32(1.0925484305920792)
 _C3, _C4 = np.float32(0.31539156525252005), np.float32(0.5462742152960396)
 _ONE, _TWO, _THREE = np.float32(1.0), np.float32(2.0), np.float32(3.0)
+_BLOCK = 512  # samples that a thread takes at a time
 
 
 def shading_cpu(
@@ -45,17 +46,17 @@ class _Shading(torch.autograd.Function):
         return d_normals, None, None
 
 
-@numba.njit(inline="always")
+@numba.njit(fastmath=True)
 def _dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@numba.njit(inline="always")
+@numba.njit(fastmath=True)
 def _turned(r, v):
     return _dot(r[0], v), _dot(r[1], v), _dot(r[2], v)
 
 
-@numba.njit(inline="always")
+@numba.njit(fastmath=True)
 def _turned_back(r, v):
     return (
         r[0, 0] * v[0] + r[1, 0] * v[1] + r[2, 0] * v[2],
@@ -64,9 +65,15 @@ def _turned_back(r, v):
     )
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True)
+@numba.njit(parallel=True, cache=True)
 def _forward(normals, directions, rotations, out):
-    for i in numba.prange(len(normals)):
+    for block in numba.prange((len(normals) + _BLOCK - 1) // _BLOCK):
+        _shade(block * _BLOCK, min(len(normals), (block + 1) * _BLOCK), normals, directions, rotations, out)
+
+
+@numba.njit(cache=True, fastmath=True)
+def _shade(first, last, normals, directions, rotations, out):
+    for i in range(first, last):
         n, d, r, o = normals[i], directions[i], rotations[i], out[i]
         o[0], o[1], o[2] = _turned(r, n)
         along = _dot(d, n)
@@ -80,9 +87,16 @@ def _forward(normals, directions, rotations, out):
         o[12] = -along
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True)
+@numba.njit(parallel=True, cache=True)
 def _backward(normals, directions, rotations, d_out, d_normals):
-    for i in numba.prange(len(normals)):
+    for block in numba.prange((len(normals) + _BLOCK - 1) // _BLOCK):
+        last = min(len(normals), (block + 1) * _BLOCK)
+        _unshade(block * _BLOCK, last, normals, directions, rotations, d_out, d_normals)
+
+
+@numba.njit(cache=True, fastmath=True)
+def _unshade(first, last, normals, directions, rotations, d_out, d_normals):
+    for i in range(first, last):
         n, d, r, g = normals[i], directions[i], rotations[i], d_out[i]
         along = _dot(d, n)
         mirrored = d[0] - _TWO * along * n[0], d[1] - _TWO * along * n[1], d[2] - _TWO * along * n[2]
