@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from ..render import free_room, render_view
 from ..scene import Scene
+from ..scene.batch import moved
 from ..scene.photographs import Photograph, Pixels
 from ..train import Fit
 from .image import evaluate_image
@@ -70,11 +71,11 @@ def evaluate_views(fit: Fit, scene: Scene) -> ViewReport:
 def render_photograph(fit: Fit, photograph: Photograph) -> tuple[Float[np.ndarray, "v u 3"], Float[np.ndarray, "v u"]]:
     """What the fit shows in the photograph's crop: colours over black as its sensor records them, and opacity."""
     pixels = Pixels.gather([photograph], fit.unit_from_world, 1)
-    room = free_room(fit.unit_from_world, fit.floor_m)
+    room = free_room(fit.unit_from_world, fit.floor_m).to(fit.device)
     parts = []
-    for block in torch.arange(photograph.inside.size).split(_RAYS_PER_BLOCK):
-        rays = fit.model.sensors.corrected_color(pixels.rays(block))
+    for block in torch.arange(photograph.inside.size, device=pixels.starts.device).split(_RAYS_PER_BLOCK):
+        rays = fit.model.sensors.corrected_color(moved(pixels.rays(block), fit.device))
         seen = render_view(fit.model, rays, room, fit.occupancy, inv_s=1 / fit.blur, step=fit.blur)
         parts.append(torch.cat([seen.colors, seen.opacity[:, None]], dim=1))
-    image = torch.cat(parts).reshape(*photograph.inside.shape, 4).double().numpy()
+    image = torch.cat(parts).reshape(*photograph.inside.shape, 4).double().cpu().numpy()
     return image[..., :3].clip(0, 1), image[..., 3]

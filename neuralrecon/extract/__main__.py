@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config import Command, part_of
 from ..errors import ConfigError
 from ..files import replacing
-from ..train import load_fit
+from ..train import Device, device_of, load_fit
 from ..train.run import MeshFormat
 from ..train.run_folder import FIT_FOLDER, require_run
 from . import MeshConfig, extract_mesh, write_mesh
@@ -23,12 +23,14 @@ class ExtractCommand(MeshConfig):
         run: the output folder of a run.
         out: the file to write; by default mesh_{voxel}mm in the run's folder, in each of `formats`.
         overwrite: whether the file may be replaced.
+        device: where the fit is asked: cpu, cuda, or auto, which is cuda if torch sees a GPU.
         formats: the files in which the mesh is written if `out` does not say.
     """
 
     run: Path
     out: Path | None = None
     overwrite: bool = False
+    device: Device = Device.auto
     formats: list[MeshFormat] = field(default_factory=lambda: [MeshFormat.ply])
 
 
@@ -40,8 +42,9 @@ def main(config: ExtractCommand) -> float:
             raise ConfigError(f"out={file}: the name must end in .{', .'.join(MeshFormat)}")
         if file.exists() and not config.overwrite:
             raise ConfigError(f"{file} is there already; add overwrite=true to replace it, or give another out=FILE")
+    device = device_of(config.device)
     require_run(config.run, FIT_FOLDER)
-    mesh = extract_mesh(load_fit(config.run / FIT_FOLDER), part_of(config, MeshConfig))
+    mesh = extract_mesh(load_fit(config.run / FIT_FOLDER).to(device), part_of(config, MeshConfig))
     for file in files:
         with replacing(file) as temporary:
             write_mesh(mesh, temporary)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int32, UInt8
+from jaxtyping import Bool, Float, Float32, Int32, UInt8
+from torch import Tensor
 
 from ..train import Fit
 
@@ -88,6 +89,7 @@ class Lattice:
     """The nodes of a fit's box: node (0, 0, 0) at `low` (world); the outermost ones are outside."""
 
     fit: Fit
+    guesses: Float[Tensor, "cells cells cells"]  # the occupancy grid's sdf on the CPU, where the nodes are chosen
     low: np.ndarray
     voxel: float
     shape: Index
@@ -100,7 +102,7 @@ class Lattice:
         if fit.floor_m is not None:
             low[2] = fit.floor_m - 1.5 * voxel
         x, y, z = (int(np.ceil(extent / voxel)) + 3 for extent in high - low)
-        return Lattice(fit=fit, low=low - voxel, voxel=voxel, shape=(x, y, z))
+        return Lattice(fit=fit, guesses=fit.occupancy.sdf.cpu(), low=low - voxel, voxel=voxel, shape=(x, y, z))
 
     def sample(self) -> Bricks:
         """Ask the model in the band only; elsewhere the occupancy grid's last value has the right sign."""
@@ -186,19 +188,19 @@ class Lattice:
 
     def _guess(self, axes: list[np.ndarray], at: tuple[np.ndarray, ...] | None = None) -> np.ndarray:
         """The occupancy grid's value, in voxels, at all nodes or at those with these indices."""
-        grid = self.fit.occupancy.sdf
+        grid = self.guesses
         side = grid.shape[0]
         cells = [torch.from_numpy(np.clip(np.floor(axis * side), 0, side - 1).astype(np.int64)) for axis in axes]
         if at is None:
             values = grid[cells[0][:, None, None], cells[1][None, :, None], cells[2][None, None, :]]
         else:
             values = grid[tuple(cell[torch.from_numpy(i)] for cell, i in zip(cells, at, strict=True))]
-        return values.cpu().numpy() / np.float32(self.fit.unit_from_world.scale * self.voxel)
+        return values.numpy() / np.float32(self.fit.unit_from_world.scale * self.voxel)
 
     def _ask(self, axes: list[np.ndarray], wanted: Bool[np.ndarray, "x y z"]) -> np.ndarray:
         """The model's value, in voxels."""
         points = np.stack([axis[i] for axis, i in zip(axes, np.nonzero(wanted), strict=True)], axis=1)
-        in_cube = torch.from_numpy(points).clamp(0, 1).float().to(self.fit.occupancy.sdf.device)
+        in_cube = torch.from_numpy(points).clamp(0, 1).float().to(self.fit.device)
         return self.fit.model.sdf(in_cube).cpu().numpy() / np.float32(self.fit.unit_from_world.scale * self.voxel)
 
 

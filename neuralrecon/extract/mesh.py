@@ -115,11 +115,11 @@ def _simplified(surface: Surface, target_faces: int) -> Surface:
 
 def _vertex_colors(fit: Fit, surface: Surface) -> np.ndarray:
     """Mean colour that the three views facing each vertex most would see (not asking what hides it)."""
-    points = fit.unit_from_world.apply(torch.from_numpy(surface.vertices)).float()
-    normals = torch.from_numpy(surface.normals())
-    colors = torch.empty(len(points), 3)
+    points = fit.unit_from_world.apply(torch.from_numpy(surface.vertices)).float().to(fit.device)
+    normals = torch.from_numpy(surface.normals()).to(fit.device)
+    colors = torch.empty_like(points)
     with torch.no_grad():
-        for block in torch.arange(len(points)).split(1 << 15):
+        for block in torch.arange(len(points), device=fit.device).split(1 << 15):
             towards = torch.nn.functional.normalize(points[block, None] - fit.view_origins[None], dim=2)
             facing = -(towards * normals[block, None]).sum(dim=2)
             best = facing.topk(min(3, len(fit.view_origins)), dim=1).indices
@@ -127,10 +127,10 @@ def _vertex_colors(fit: Fit, surface: Surface) -> np.ndarray:
                 fit.model.color(
                     points[block],
                     normals[block],
-                    towards[torch.arange(len(block)), view],
+                    towards[torch.arange(len(block), device=fit.device), view],
                     fit.view_rig_from_world[view],
                 )
                 for view in best.unbind(1)
             ]
             colors[block] = torch.stack(seen).mean(dim=0)
-    return (colors.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return (colors.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()

@@ -27,30 +27,30 @@ class SensorModel(nn.Module):
     stop_scales: Tensor
     pivot: Tensor
 
-    def __init__(self, n_sensors: int, n_stops: int) -> None:
+    def __init__(self, n_sensors: int, n_stops: int, device: torch.device | None = None) -> None:
         super().__init__()
-        self.log_gain = nn.Parameter(torch.zeros(n_sensors, 3))
-        self.offset = nn.Parameter(torch.zeros(n_sensors, 3))
-        self.pose = nn.Parameter(torch.zeros(n_sensors, 6))
-        self.reach = nn.Parameter(torch.zeros(n_sensors))
-        self.lens = nn.Parameter(torch.zeros(n_sensors))
-        self.stop = nn.Parameter(torch.zeros(n_stops, 6))
-        self.register_buffer("scales", torch.zeros(8))
-        self.register_buffer("stop_scales", torch.zeros(6))
-        self.register_buffer("pivot", torch.zeros(3))
+        self.log_gain = nn.Parameter(torch.zeros(n_sensors, 3, device=device))
+        self.offset = nn.Parameter(torch.zeros(n_sensors, 3, device=device))
+        self.pose = nn.Parameter(torch.zeros(n_sensors, 6, device=device))
+        self.reach = nn.Parameter(torch.zeros(n_sensors, device=device))
+        self.lens = nn.Parameter(torch.zeros(n_sensors, device=device))
+        self.stop = nn.Parameter(torch.zeros(n_stops, 6, device=device))
+        self.register_buffer("scales", torch.zeros(8, device=device))
+        self.register_buffer("stop_scales", torch.zeros(6, device=device))
+        self.register_buffer("pivot", torch.zeros(3, device=device))
 
     def set_scales(self, turn: float, shift: float, reach: float, lens: float) -> None:
         """Standard deviations of the sensors' errors: radians, unit lengths (twice), share of the focal length."""
-        self.scales.copy_(torch.tensor([turn] * 3 + [shift] * 3 + [reach, lens]))
+        self.scales.copy_(self.scales.new_tensor([turn] * 3 + [shift] * 3 + [reach, lens]))
 
     def set_stop_scales(self, turn: Sequence[float], shift: float, pivot: Float[Tensor, "3"]) -> None:
         """Standard deviations of the stops' errors: radians about x, y and z through `pivot`, unit lengths."""
-        self.stop_scales.copy_(torch.tensor([*turn, shift, shift, shift]))
+        self.stop_scales.copy_(self.stop_scales.new_tensor([*turn, shift, shift, shift]))
         self.pivot.copy_(pivot)
 
     def prior(self) -> Tensor:
         """Minus twice the logarithm of the corrections' normal prior, up to a constant."""
-        return sum((p.square().sum() for p in self.corrections()), torch.zeros(()))
+        return sum((p.square().sum() for p in self.corrections()), self.scales.new_zeros(()))
 
     def corrections(self) -> list[nn.Parameter]:
         """What is counted in standard deviations."""

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..ops import N_SHADING, ColorNetwork, HashGrid, SdfNetwork, color_query, hash_features, sdf_query, shading
+from ..ops import N_SHADING, ColorNetwork, HashGrid, SdfNetwork, color_query, sdf_query, sdf_values, shading
 from .sensors import SensorModel
 
 
@@ -63,7 +63,8 @@ class SurfaceModel(nn.Module):
     """Hash-grid signed distance field with one hidden ReLU layer, and a colour network conditioned in the rig frame.
 
     With ReLU the gradient of the sdf is a plain product, so its own gradient needs no second pass through the encoding
-    (it is `Jᵀ W1ᵀ (mask * w2)`). Everything is in the unit frame; the sdf is positive outside.
+    (it is `Jᵀ W1ᵀ (mask * w2)`). Everything is in the unit frame; the sdf is positive outside. A model is born on the
+    device of the generator that draws its first weights.
     """
 
     def __init__(self, config: FieldConfig, n_sensors: int, n_stops: int, generator: torch.Generator) -> None:
@@ -77,30 +78,27 @@ class SurfaceModel(nn.Module):
         self.color_hidden = _linear(config.color_grid.n_features + N_SHADING, h, generator)
         self.color_middle = _linear(h, h, generator)
         self.color_out = _linear(h, 3, generator)
-        self.sensors = SensorModel(n_sensors, n_stops)
+        self.sensors = SensorModel(n_sensors, n_stops, generator.device)
 
     def surface(
         self, points: Float[Tensor, "points 3"], active_levels: int | None = None
     ) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]:
         """Signed distance and its gradient by position; both differentiable once with respect to the parameters."""
-        network = SdfNetwork(
+        return sdf_query(points, self._sdf_network, self.config.sdf_grid, active_levels)
+
+    def sdf(self, points: Float[Tensor, "points 3"], active_levels: int | None = None) -> Float[Tensor, "points"]:
+        """Signed distance only, without gradients, in blocks of bounded memory."""
+        return sdf_values(points, self._sdf_network, self.config.sdf_grid, active_levels)
+
+    @property
+    def _sdf_network(self) -> SdfNetwork:
+        return SdfNetwork(
             table=self.sdf_table,
             hidden_weight=self.sdf_hidden.weight,
             hidden_bias=self.sdf_hidden.bias,
             out_weight=self.sdf_out.weight[0],
             out_bias=self.sdf_out.bias[0],
         )
-        return sdf_query(points, network, self.config.sdf_grid, active_levels)
-
-    @torch.no_grad()
-    def sdf(self, points: Float[Tensor, "points 3"], active_levels: int | None = None) -> Float[Tensor, "points"]:
-        """Signed distance only, without gradients, in blocks of bounded memory."""
-        parts = []
-        for block in points.split(1 << 16):
-            features = hash_features(block, self.sdf_table, self.config.sdf_grid, active_levels)
-            hidden = self.sdf_hidden(torch.cat([block - 0.5, features], dim=1))
-            parts.append(self.sdf_out(hidden.relu())[:, 0])
-        return torch.cat(parts) if parts else points.new_empty(0)
 
     def color(
         self,
@@ -129,13 +127,14 @@ class SurfaceModel(nn.Module):
 
 
 def _small(grid: HashGrid, generator: torch.Generator) -> Tensor:
-    return (torch.rand(grid.n_entries, grid.features_per_level, generator=generator) * 2 - 1) * 1e-4
+    shape = grid.n_entries, grid.features_per_level
+    return (torch.rand(shape, generator=generator, device=generator.device) * 2 - 1) * 1e-4
 
 
 def _linear(n_in: int, n_out: int, generator: torch.Generator) -> nn.Linear:
-    layer = nn.Linear(n_in, n_out)
+    layer = nn.Linear(n_in, n_out, device=generator.device)
     bound = math.sqrt(6 / n_in)
     with torch.no_grad():
-        layer.weight.copy_((torch.rand(n_out, n_in, generator=generator) * 2 - 1) * bound)
+        layer.weight.copy_((torch.rand(n_out, n_in, generator=generator, device=generator.device) * 2 - 1) * bound)
         layer.bias.zero_()
     return layer

@@ -32,12 +32,16 @@ class Box:
     def size(self) -> Float[Tensor, "3"]:
         return self.high - self.low
 
+    def to(self, device: torch.device) -> Box:
+        return Box(low=self.low.to(device), high=self.high.to(device))
+
     def padded(self, margin: float) -> Box:
         return Box(low=self.low - margin, high=self.high + margin)
 
     def intersect(self, rays: Rays) -> tuple[Float[Tensor, "rays"], Float[Tensor, "rays"]]:
         """Distances of entry (never behind the origin) and exit; a ray that misses has exit <= entry."""
-        inverse = 1.0 / torch.where(rays.directions.abs() < 1e-12, 1e-12, rays.directions)
+        # not torch.where, which would copy the number to a GPU and wait
+        inverse = 1.0 / rays.directions.masked_fill(rays.directions.abs() < 1e-12, 1e-12)
         to_low = (self.low.to(rays.origins) - rays.origins) * inverse
         to_high = (self.high.to(rays.origins) - rays.origins) * inverse
         entry = torch.minimum(to_low, to_high).amax(dim=-1).clamp_min(0.0)

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 _MOST_KEPT = 4
+_CPU = torch.device("cpu")
 _kept: list[Tensor] = []
 
 
-def take_zeros(shape: Sequence[int]) -> Tensor:
-    """A float32 tensor of zeros on the CPU that nobody else holds."""
+def take_zeros(shape: Sequence[int], device: torch.device = _CPU) -> Tensor:
+    """A float32 tensor of zeros that nobody else holds."""
     for i, tensor in enumerate(_kept):
-        if tensor.shape == torch.Size(shape):
+        if tensor.shape == torch.Size(shape) and tensor.device == device:
             return _kept.pop(i)
-    return torch.zeros(*shape)
+    return torch.zeros(*shape, device=device)
 
 
 def give_back(zeros: Tensor) -> None:

@@ -42,10 +42,10 @@ class Rendering:
 
 def free_room(unit_from_world: Similarity, floor_m: float | None) -> Box:
     """The part of the unit cube that cameras can look into: a ray ends at the table, below which nothing is known."""
-    low = torch.zeros(3)
+    low = unit_from_world.translation.new_zeros(3, dtype=torch.float32)
     if floor_m is not None:
         low[2] = unit_from_world.scale * floor_m + float(unit_from_world.translation[2])
-    return Box(low=low.clamp_min(0.0), high=torch.ones(3))
+    return Box(low=low.clamp_min(0.0), high=torch.ones_like(low))
 
 
 def sample_rays(
@@ -93,7 +93,7 @@ def render(
         None if displacement is None else displacement.index_select(0, seen),
     )
     weighted = colors * weights.index_select(0, seen)[:, None]
-    ray_colors = torch.zeros(len(left), 3, dtype=colors.dtype).index_add(0, of_ray, weighted)
+    ray_colors = colors.new_zeros(len(left), 3).index_add(0, of_ray, weighted)
     opacity = 1 - left
     return Rendering(
         colors=model.sensors.recorded(ray_colors, opacity, batch.sensors), opacity=opacity, weights=weights
@@ -105,6 +105,7 @@ def render_view(
     model: SurfaceModel, batch: ColorRays, room: Box, occupancy: Occupancy, *, inv_s: float, step: float
 ) -> Rendering:
     """Rays of a whole picture, without gradients; sampled at the intervals' middles."""
-    samples = sample_rays(batch, room, occupancy, step, torch.full((len(batch.inside),), 0.5))
+    middles = torch.full_like(batch.rays.origins[:, 0], 0.5)
+    samples = sample_rays(batch, room, occupancy, step, middles)
     sdf, gradients = model.surface(samples.points)
     return render(model, samples, sdf, gradients, inv_s=inv_s)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -50,7 +52,18 @@ Batch = TypeVar("Batch", ColorRays, DepthRays)
 
 def part_of(batch: Batch, part: slice) -> Batch:
     """Some of its rays, nothing copied."""
+    return _each(batch, lambda tensor: tensor[part])
+
+
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device. The host does not wait for a GPU: it copies from memory that stays where it is."""
+    if device.type == "cuda":
+        return _each(batch, lambda tensor: tensor.pin_memory().to(device, non_blocking=True))
+    return _each(batch, lambda tensor: tensor.to(device))
+
+
+def _each(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     values = {f.name: getattr(batch, f.name) for f in fields(batch)}
     rays = values.pop("rays")
-    cut = {name: value[part] for name, value in values.items()}
-    return type(batch)(rays=Rays(origins=rays.origins[part], directions=rays.directions[part]), **cut)
+    changed = {name: change(value) for name, value in values.items()}
+    return type(batch)(rays=Rays(origins=change(rays.origins), directions=change(rays.directions)), **changed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..scene import ColorRays, DepthRays, Scene
-from ..scene.batch import part_of
+from ..scene.batch import moved, part_of
 from .fit_types import FitConfig
 
 _STEPS_AHEAD = 16
@@ -15,11 +15,15 @@ _STEPS_AHEAD = 16
 
 @dataclass(slots=True, kw_only=True)
 class Batches:
-    """The rays of any step, which depend on the scene, the configuration, the seed and the step alone."""
+    """The rays of any step, which depend on the scene, the configuration, the seed and the step alone.
+
+    They are drawn on the host, where the photographs stay, and moved to `device` together.
+    """
 
     scene: Scene
     config: FitConfig
     seed: int
+    device: torch.device
     _deck: int = field(default=-1, init=False)
     _colors: ColorRays | None = field(default=None, init=False)
     _depths: DepthRays | None = field(default=None, init=False)
@@ -41,6 +45,8 @@ class Batches:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + deck + 1)
         c, self._deck = self.config, deck
         if self.scene.pixels is not None:
-            self._colors = self.scene.pixels.draw(c.interior_rays, c.edge_rays, generator, _STEPS_AHEAD)
+            drawn = self.scene.pixels.draw(c.interior_rays, c.edge_rays, generator, _STEPS_AHEAD)
+            self._colors = moved(drawn, self.device)
         if self.scene.readings is not None:
-            self._depths = self.scene.readings.draw(c.depth_rays * _STEPS_AHEAD, generator)
+            readings = self.scene.readings.draw(c.depth_rays * _STEPS_AHEAD, generator)
+            self._depths = moved(readings, self.device)

@@ -60,12 +60,14 @@ def save_fit(fit: Fit, folder: Path, training: TrainingState | None = None) -> P
         facts["seed"] = training.seed
     path = folder / FIT_FILE
     with replacing(path) as temporary:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"facts": json.dumps(facts)})
+        save_file(
+            {k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, metadata={"facts": json.dumps(facts)}
+        )
     return path
 
 
 def load_fit(folder: Path) -> Fit:
-    """Read what `save_fit` wrote.
+    """Read what `save_fit` wrote, whatever it was computed on; it comes on the CPU, see `Fit.to`.
 
     Raises:
         FitError: no such file, not one of ours, damaged, or of another version.

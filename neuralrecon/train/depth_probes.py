@@ -35,16 +35,17 @@ class DepthProbes:
         """One near point a reading, a free and a neighbouring point for every other; lengths in units.
 
         Args:
+            generator: of the readings' device.
             truncation: near points lie up to this far before or behind the reading.
             beside: standard deviation of the step from a near point to its neighbour.
             near_room: free points lie at most this far before the near ones: further off the hull rules.
         """
-        rays, n = readings.rays, len(readings.distances)
-        before = (torch.rand(n, generator=generator) * 2 - 1) * truncation
+        rays, n, device = readings.rays, len(readings.distances), generator.device
+        before = (torch.rand(n, generator=generator, device=device) * 2 - 1) * truncation
         near = rays.at(readings.distances - before)
-        room = torch.rand(n, generator=generator) * near_room + truncation
+        room = torch.rand(n, generator=generator, device=device) * near_room + truncation
         free = rays.at(readings.distances - room)
-        neighbours = near + beside * torch.randn(n, 3, generator=generator)
+        neighbours = near + beside * torch.randn(n, 3, generator=generator, device=device)
         half = n // 2
         points = torch.cat([near, free[:half], neighbours[:half]])
         return DepthProbes(readings=readings, points=points, before=before, n_free=half)

@@ -14,15 +14,14 @@ from torch import Tensor
 from ..errors import FitError
 from ..fields import SurfaceModel
 from ..fields.sensors import SensorModel
-from ..ops.march import INSIDE
 from ..render import Occupancy, free_room
 from ..scene import Scene
 from .batches import Batches
 from .checkpoint import FIT_FILE, TrainingState, load_training, save_fit
-from .fit_types import Fit, FitConfig
+from .fit_types import Device, Fit, FitConfig, device_of
 from .optimizer import Optimizer
 from .progress import SCALARS_FILE, Progress
-from .questions import Questions
+from .questions import Questions, Unseen
 from .schedule import BAND, Moment
 from .start import first_occupancy, start_from_hull
 
@@ -37,52 +36,63 @@ def fit(
     config: FitConfig | None = None,
     *,
     seed: int = 0,
+    device: Device | str = Device.auto,
     folder: Path | None = None,
-    on_step: Callable[[int, dict[str, float]], None] = lambda step, terms: None,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Fit:
-    """Train a model on a scene. The same seed on the same machine gives the same model, bit for bit.
+    """Train a model on a scene. On the CPU, the same seed on the same machine gives the same model, bit for bit.
 
     Args:
+        device: auto (the GPU if torch sees one, else the CPU), cpu or cuda. The fit stays there; see `Fit.to`.
         folder: where checkpoints and scalars.csv go; an unfinished fit with the same settings that lies there is
-            continued, to the same end as if it had never stopped.
-        on_step: called after every step with its weighted loss terms.
+            continued, on the CPU to the same end as if it had never stopped.
+        on_step: called after every step with its weighted loss terms; a GPU is waited for each time.
 
     Raises:
+        ConfigError: the device is not there.
         FitError: the loss is no longer finite.
 
     Example:
         >>> result = fit(scene, FitConfig(steps=500))  # doctest: +SKIP
     """
-    config = config or FitConfig()
-    model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder)
+    config, where = config or FitConfig(), device_of(device)
+    model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder, where)
     room = free_room(scene.unit_from_world, scene.floor_m)
-    batches = Batches(scene=scene, config=config, seed=seed)
+    room_there = room.to(where)
+    batches = Batches(scene=scene, config=config, seed=seed, device=where)
     progress = Progress(
         steps=config.steps, first_step=first_step, path=folder / SCALARS_FILE if folder is not None else None
     )
+    reads_every_step = where.type == "cpu" or on_step is not None
 
     for step in range(first_step, config.steps):
         now = Moment.at(step / config.steps, config, scene.unit_per_mm)
         if step % _REFRESH_EVERY == 0:
+            progress.read()  # a refresh waits for a GPU anyway, and must not see a model that is not finite
             occupancy = _refreshed(occupancy, model, now, allowed, whole=step % _REFRESH_WHOLE_EVERY == 0)
         if step % _REFRESH_EVERY == 0 or step == first_step:
-            deep_cells = (occupancy.cells == INSIDE).nonzero()
+            unseen = Unseen.of(room, occupancy)
 
-        asked = Questions.draw(batches.at(step), config, model.sensors, occupancy, deep_cells, room, now, generator)
+        asked = Questions.draw(batches.at(step), config, model.sensors, occupancy, unseen, room_there, now, generator)
         sdf, gradients = model.surface(asked.points, now.levels)
         displacement = asked.displacement(model.sensors) if now.refines_sensors else None
         if displacement is not None:
             sdf = sdf + (gradients.detach() * displacement).sum(dim=1)
         terms = asked.terms(model, config, sdf, gradients, now, displacement)
-        _descend(optimizer, terms, now, step)
-        values = {name: float(term.detach()) for name, term in terms.items()}
-        progress.step(step, values, len(sdf))
-        on_step(step, values)
+        weighted = torch.stack(list(terms.values()))
+        optimizer.descend(weighted.sum(), now.rate)
+        progress.step(step, terms, weighted, len(sdf))
+        if reads_every_step:
+            progress.read()
+        if on_step is not None:
+            on_step(step, progress.terms)
         if folder is not None and (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+            progress.read()
             state = TrainingState(moments=optimizer.moments(), generator=generator.get_state(), seed=seed)
             save_fit(_fit_of(scene, config, model, occupancy, step + 1), folder, state)
             progress.flush()
 
+    progress.read()
     occupancy = _refreshed(occupancy, model, Moment.at(1.0, config, scene.unit_per_mm), allowed, whole=True)
     result = _fit_of(scene, config, model, occupancy, config.steps)
     if folder is not None:
@@ -92,10 +102,10 @@ def fit(
 
 
 def _begin_or_resume(
-    scene: Scene, config: FitConfig, seed: int, folder: Path | None
+    scene: Scene, config: FitConfig, seed: int, folder: Path | None, device: torch.device
 ) -> tuple[SurfaceModel, Occupancy, Tensor, torch.Generator, Optimizer, int]:
-    generator = torch.Generator().manual_seed(seed)
-    occupancy, allowed = first_occupancy(scene, config, BAND * config.blur_start_mm * scene.unit_per_mm)
+    generator = torch.Generator(device).manual_seed(seed)
+    occupancy, allowed = first_occupancy(scene, config, BAND * config.blur_start_mm * scene.unit_per_mm, device)
     if folder is not None and (folder / FIT_FILE).exists():
         fit, state = load_training(folder)
         same_world = fit.unit_from_world.scale == scene.unit_from_world.scale and torch.equal(
@@ -106,15 +116,24 @@ def _begin_or_resume(
             raise FitError(
                 f"{folder / FIT_FILE}: a finished fit, or one with other settings; name another folder or delete it"
             )
+        fit = fit.to(device)
         optimizer = Optimizer(fit.model, config)
         optimizer.restore(state.moments)
-        generator.set_state(state.generator)
-        log.info("fit: going on from step %d", fit.step)
+        _go_on_drawing(generator, state, fit.step)
+        log.info("fit: going on from step %d, on %s", fit.step, device)
         return fit.model, fit.occupancy, allowed, generator, optimizer, fit.step
     model = SurfaceModel(config.field, len(scene.sensor_names), len(scene.stop_names), generator)
     _set_scales(model.sensors, scene, config)
     start_from_hull(model, scene, config.first_levels, generator)
     return model, occupancy, allowed, generator, Optimizer(model, config), 0
+
+
+def _go_on_drawing(generator: torch.Generator, state: TrainingState, step: int) -> None:
+    """Where the checkpoint left off; anew, if its generator was of another device, whose state has another size."""
+    if len(state.generator) == len(generator.get_state()):
+        generator.set_state(state.generator)
+    else:
+        generator.manual_seed(state.seed * 1_000_003 + step)
 
 
 def _set_scales(sensors: SensorModel, scene: Scene, config: FitConfig) -> None:
@@ -125,19 +144,9 @@ def _set_scales(sensors: SensorModel, scene: Scene, config: FitConfig) -> None:
     )
     sensors.set_scales(turn, shift, reach, config.lens_percent / 100)
     if scene.on_turntable:
-        sensors.set_stop_scales((0.0, 0.0, stop), 0.0, scene.unit_from_world.apply(torch.zeros(3)))
+        sensors.set_stop_scales((0.0, 0.0, stop), 0.0, scene.unit_from_world.apply(sensors.pivot.new_zeros(3)))
     else:
-        sensors.set_stop_scales((stop, stop, stop), stop_shift, torch.full((3,), 0.5))
-
-
-def _descend(optimizer: Optimizer, terms: dict[str, Tensor], now: Moment, step: int) -> None:
-    loss = torch.stack(list(terms.values())).sum()
-    if not bool(torch.isfinite(loss)):
-        listed = ", ".join(f"{name} {float(term.detach()):g}" for name, term in terms.items())
-        raise FitError(
-            f"step {step}: the loss is no longer finite ({listed}); lower learning_rate_table, or look at the capture"
-        )
-    optimizer.descend(loss, now.rate)
+        sensors.set_stop_scales((stop, stop, stop), stop_shift, sensors.pivot.new_full((3,), 0.5))
 
 
 def _refreshed(occupancy: Occupancy, model: SurfaceModel, now: Moment, allowed: Tensor, *, whole: bool) -> Occupancy:
@@ -145,10 +154,12 @@ def _refreshed(occupancy: Occupancy, model: SurfaceModel, now: Moment, allowed: 
 
 
 def _fit_of(scene: Scene, config: FitConfig, model: SurfaceModel, occupancy: Occupancy, step: int) -> Fit:
-    origins, rotations = torch.zeros(0, 3), torch.zeros(0, 3, 3)
-    if scene.pixels is not None:
-        chosen = torch.linspace(0, len(scene.pixels.origins) - 1, _KEPT_VIEWS).round().long().unique()
-        origins, rotations = scene.pixels.origins[chosen], scene.pixels.rig_from_world[chosen]
+    like = occupancy.sdf
+    origins, rotations = like.new_zeros(0, 3), like.new_zeros(0, 3, 3)
+    if (pixels := scene.pixels) is not None:
+        steps = torch.linspace(0, len(pixels.origins) - 1, _KEPT_VIEWS, device=pixels.origins.device)
+        chosen = steps.round().long().unique()
+        origins, rotations = pixels.origins[chosen].to(like.device), pixels.rig_from_world[chosen].to(like.device)
     return Fit(
         name=scene.name,
         model=model,

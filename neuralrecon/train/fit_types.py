@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -11,6 +14,33 @@ from ..errors import ConfigError
 from ..fields import FieldConfig, SurfaceModel
 from ..geometry import Box, Similarity
 from ..render import Occupancy
+
+
+class Device(StrEnum):
+    """Where a fit is computed; `auto` is the GPU if torch sees one, else the CPU."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def device_of(name: Device | str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ConfigError: no such name, or `cuda` where torch sees no GPU.
+    """
+    if name not in list(Device):
+        raise ConfigError(f"device={name}: wanted {', '.join(Device)}; CUDA_VISIBLE_DEVICES says which of several GPUs")
+    there = torch.cuda.is_available()
+    if name == Device.cuda and not there:
+        missing = (
+            f"torch {torch.__version__} is built without CUDA; install a build with it"
+            if torch.version.cuda is None
+            else "torch sees no GPU; look at nvidia-smi, at the driver and at CUDA_VISIBLE_DEVICES"
+        )
+        raise ConfigError(f"device=cuda: {missing}, or set device=cpu (or auto)")
+    return torch.device("cuda" if there and name != Device.cpu else "cpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +134,7 @@ class Fit:
 
     `blur` is 1/inv_s in unit lengths at the time; `view_origins` (unit) and `view_rig_from_world` are a few of the
     photographs' camera centres and rotations, for whoever wants a colour without a view. `step` counts those done.
+    Model, occupancy and views are on `device`; how they lie in the world is on the CPU.
     """
 
     name: str
@@ -119,3 +150,21 @@ class Fit:
     view_rig_from_world: Float[Tensor, "views 3 3"]
     blur: float
     step: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where meshes and pictures of it are computed."""
+        return self.occupancy.sdf.device
+
+    def to(self, device: torch.device) -> Fit:
+        """A copy on another device, or this one if it is there."""
+        if device.type == self.device.type:
+            return self
+        occupancy = replace(self.occupancy, cells=self.occupancy.cells.to(device), sdf=self.occupancy.sdf.to(device))
+        return replace(
+            self,
+            model=deepcopy(self.model).to(device),
+            occupancy=occupancy,
+            view_origins=self.view_origins.to(device),
+            view_rig_from_world=self.view_rig_from_world.to(device),
+        )

@@ -25,7 +25,9 @@ def color_loss(
 
 def silhouette_loss(opacity: Float[Tensor, "rays"], inside: Bool[Tensor, "rays"]) -> Tensor:
     """Binary cross entropy between opacity and silhouette; unit: nat."""
-    return torch.nn.functional.binary_cross_entropy(opacity.clamp(1e-3, 1 - 1e-3), inside.to(opacity))
+    # torch's cross entropy stops at nan without saying why; the other terms, which are nan too, say it
+    opacity = opacity.nan_to_num(0.5).clamp(1e-3, 1 - 1e-3)
+    return torch.nn.functional.binary_cross_entropy(opacity, inside.to(opacity))
 
 
 def eikonal_loss(gradients: Float[Tensor, "points 3"]) -> Tensor:

@@ -23,6 +23,7 @@ class Optimizer:
         self._table_moments = [(torch.zeros_like(t), torch.zeros_like(t)) for t in self._tables]
         self._table_rate, self._n_steps = config.learning_rate_table, 0
         colors, corrections = [model.sensors.log_gain, model.sensors.offset], model.sensors.corrections()
+        self._corrections = corrections
         known = {id(p) for p in self._tables + colors + corrections}
         groups = [
             ([p for p in model.parameters() if id(p) not in known], config.learning_rate_network),
@@ -38,6 +39,10 @@ class Optimizer:
         """One step against the gradient of `loss`, at `rate_factor` times the base rates."""
         self._rest.zero_grad(set_to_none=True)
         loss.backward()
+        for correction in self._corrections:
+            # rays follow them: they stay finite while a loss that is not has yet to be noticed
+            if correction.grad is not None:
+                correction.grad.nan_to_num_(0.0)
         for group, rate in zip(self._rest.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * rate_factor
         self._rest.step()
@@ -62,18 +67,17 @@ class Optimizer:
             if p in self._rest.state
             for name in _ADAM_STATE
         }
-        return {"n_steps": torch.tensor(self._n_steps), **tables, **rest}
+        return {"n_steps": torch.tensor(self._n_steps, device="cpu"), **tables, **rest}
 
     def restore(self, moments: dict[str, Tensor]) -> None:
-        """Go on from what `moments` said."""
+        """Go on from what `moments` said, on whichever device."""
         self._n_steps = int(moments["n_steps"])
-        names = _ADAM_STATE[1:]
-        self._table_moments = [
-            (moments[f"table{i}.{names[0]}"], moments[f"table{i}.{names[1]}"]) for i in range(len(self._tables))
-        ]
+        for i, pair in enumerate(self._table_moments):
+            for name, moment in zip(_ADAM_STATE[1:], pair, strict=True):
+                moment.copy_(moments[f"table{i}.{name}"])
         for i, p in enumerate(self._parameters()):
             if f"{i}.step" in moments:  # the sensors' corrections have none before they are first refined
-                self._rest.state[p] = {name: moments[f"{i}.{name}"] for name in _ADAM_STATE}
+                self._rest.state[p] = {name: moments[f"{i}.{name}"].to(p.device) for name in _ADAM_STATE}
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self._rest.param_groups for p in group["params"]]

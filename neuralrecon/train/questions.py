@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..fields import SensorModel, SurfaceModel
 from ..geometry import Box
+from ..ops.march import INSIDE
 from ..render import Occupancy, RaySamples, render, sample_rays
 from ..scene import ColorRays, DepthRays
 from . import losses
@@ -21,6 +22,19 @@ _STEP = 1.5  # distance of samples, in blurs: less than the standard deviation (
 _FREE_ROOM_MM = 60.0
 _DEEP_ENOUGH_MM = 5.0  # beyond the band
 _POINTS_BELOW, _DEEP_POINTS = 1024, 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unseen:
+    """Where no ray comes: below `floor` (the table's height in unit lengths, 0 without one), and deep in the solid."""
+
+    floor: float
+    deep_cells: Int[Tensor, "cells 3"]
+
+    @staticmethod
+    def of(room: Box, occupancy: Occupancy) -> Unseen:
+        """Below the room that cameras look into (see `free_room`), and in the cells inside; waits for a GPU."""
+        return Unseen(floor=float(room.low[2]), deep_cells=(occupancy.cells == INSIDE).nonzero())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +57,7 @@ class Questions:
         config: FitConfig,
         sensors: SensorModel,
         occupancy: Occupancy,
-        deep_cells: Int[Tensor, "cells 3"],
+        unseen: Unseen,
         room: Box,
         now: Moment,
         generator: torch.Generator,
@@ -51,13 +65,13 @@ class Questions:
         """Rays and readings from where the sensors are now thought to be.
 
         Args:
-            deep_cells: cells inside the solid, or below the table, that no ray reaches.
             room: see `free_room`.
+            generator: of the model's device.
         """
         seen = probes = None
         if batch[0] is not None:
             rays = sensors.corrected_color(batch[0])
-            jitter = torch.rand(len(rays.inside), generator=generator)
+            jitter = torch.rand(len(rays.inside), generator=generator, device=generator.device)
             seen = sample_rays(rays, room, occupancy, _STEP * now.blur, jitter)
         if batch[1] is not None:
             unit = now.unit_per_mm
@@ -65,11 +79,12 @@ class Questions:
             probes = DepthProbes.place(
                 corrected, config.truncation_mm * unit, config.bending_mm * unit, _FREE_ROOM_MM * unit, generator
             )
-        floor = float(room.low[2])
-        below = torch.rand(_POINTS_BELOW if floor > 0 else 0, 3, generator=generator)
-        deep = _within(deep_cells, len(occupancy.cells), generator)
+        n_below = _POINTS_BELOW if unseen.floor > 0 else 0
+        below = torch.rand(n_below, 3, generator=generator, device=generator.device)
+        below[:, 2] *= unseen.floor
+        deep = _within(unseen.deep_cells, len(occupancy.cells), generator)
         return Questions(
-            below=below * torch.tensor([1.0, 1.0, floor]),
+            below=below,
             deep=deep,
             deep_sdf=occupancy.look_up(deep),
             seen=seen,
@@ -83,14 +98,14 @@ class Questions:
 
     def displacement(self, sensors: SensorModel) -> Float[Tensor, "points 3"]:
         """How all points move with the sensors' corrections (see `SensorModel.displacement`)."""
-        parts = [torch.zeros(len(self.below) + len(self.deep), 3)]
+        parts = [self.below.new_zeros(len(self.below) + len(self.deep), 3)]
         if self.seen is not None:
             packed = self.seen.packed
             parts.append(sensors.displacement(self.seen.batch, packed.t_mids, packed.ray_indices))
         if self.probes is not None:
             r = self.probes.readings
             parts.append(sensors.displacement(r, r.distances - self.probes.before, reaches=True))
-            parts.append(torch.zeros(len(self.probes.points) - len(self.probes.before), 3))
+            parts.append(self.below.new_zeros(len(self.probes.points) - len(self.probes.before), 3))
         return torch.cat(parts)
 
     def terms(
@@ -134,6 +149,6 @@ class Questions:
 def _within(cells: Int[Tensor, "cells 3"], side: int, generator: torch.Generator) -> Float[Tensor, "deep 3"]:
     """Points drawn evenly from cells of a grid over the unit cube."""
     if len(cells) == 0:
-        return torch.zeros(0, 3)
-    chosen = cells[torch.randint(len(cells), (_DEEP_POINTS,), generator=generator)]
-    return (chosen + torch.rand(_DEEP_POINTS, 3, generator=generator)) / side
+        return torch.zeros(0, 3, device=cells.device)
+    chosen = cells[torch.randint(len(cells), (_DEEP_POINTS,), generator=generator, device=cells.device)]
+    return (chosen + torch.rand(_DEEP_POINTS, 3, generator=generator, device=cells.device)) / side

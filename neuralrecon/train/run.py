@@ -22,7 +22,7 @@ from ..label import LabelSummary, write_labels
 from ..scene import Scene
 from ..segment import segment
 from ..simulate import simulate
-from . import Fit, fit
+from . import Fit, device_of, fit
 from .checkpoint import FIT_FILE, load_training
 from .prepared import CalibrationFrom, Prepared, from_photos, is_from_photos, lacks_outlines, refined
 from .run_config import MeshFormat as MeshFormat
@@ -108,6 +108,7 @@ def run(config: RunConfig) -> RunSummary:
         True
     """
     stages = Stages()
+    device_of(config.device)  # before anything is written
     with kept_log() as log_to:
         name = config.object.name if config.capture is None else config.capture.resolve().stem
         folder = RunFolder.chosen(config.out, name, _settings(config), overwrite=config.overwrite)
@@ -204,8 +205,8 @@ def _fit(scene: Scene, config: RunConfig, folder: Path) -> Fit:
         left, training = load_training(folder)
         if training is None:
             _log.info("going on from the finished fit in %s", folder)
-            return left
-    return fit(scene, config.fit, seed=config.seed, folder=folder)
+            return left.to(device_of(config.device))
+    return fit(scene, config.fit, seed=config.seed, device=config.device, folder=folder)
 
 
 def _products(

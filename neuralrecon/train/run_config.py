@@ -15,7 +15,7 @@ from ..label import LabelConfig
 from ..scene import SceneConfig
 from ..segment import SegmentConfig
 from ..simulate import SimulateConfig
-from . import FitConfig
+from . import Device, FitConfig
 from .prepared import CalibrationFrom
 
 
@@ -48,6 +48,7 @@ class RunConfig:
         out: the output folder; by default a dated one in outputs/.
         overwrite: whether a finished run in `out` may be replaced.
         seed: of everything random.
+        device: where the fit is computed: cpu, cuda, or auto, which is cuda if torch sees a GPU.
         allow_partial: go on with a capture in which files are broken; what was left out is listed in the summary.
         sensors: the sensors to use, such as [N1,N3,NP5]; all if empty.
         every_nth_stop: use every n-th stop of the turntable.
@@ -68,6 +69,7 @@ class RunConfig:
     out: Path | None = None
     overwrite: bool = False
     seed: int = 0
+    device: Device = Device.auto
     allow_partial: bool = False
     sensors: list[str] = field(default_factory=list)
     every_nth_stop: int = 1

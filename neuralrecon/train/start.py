@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
@@ -17,7 +19,11 @@ _BEYOND_HULL_MM = 6.0
 
 
 def start_from_hull(model: SurfaceModel, scene: Scene, levels: int, generator: torch.Generator) -> None:
-    """Teach the model's sdf the hull's, in place, so that rays find a surface from the first step."""
+    """Teach the model's sdf the hull's, in place, so that rays find a surface from the first step.
+
+    The generator is of the model's device.
+    """
+    hull = replace(scene.hull, sdf=scene.hull.sdf.to(generator.device))
     optimizer = torch.optim.Adam(
         [
             {"params": [model.sdf_table], "lr": 5e-3},
@@ -25,9 +31,9 @@ def start_from_hull(model: SurfaceModel, scene: Scene, levels: int, generator: t
         ]
     )
     for _ in range(_STEPS):
-        points = torch.rand(_POINTS, 3, generator=generator)
+        points = torch.rand(_POINTS, 3, generator=generator, device=generator.device)
         sdf, gradients = model.surface(points, levels)
-        target = scene.hull.look_up(points)
+        target = hull.look_up(points)
         # what matters is near the hull; far away the sign is enough
         loss = ((sdf - target).abs() / (0.02 + target.abs())).mean() + 0.05 * losses.eikonal_loss(gradients)
         optimizer.zero_grad(set_to_none=True)
@@ -35,11 +41,13 @@ def start_from_hull(model: SurfaceModel, scene: Scene, levels: int, generator: t
         optimizer.step()
 
 
-def first_occupancy(scene: Scene, config: FitConfig, half_width: float) -> tuple[Occupancy, UInt8[Tensor, "x y z"]]:
+def first_occupancy(
+    scene: Scene, config: FitConfig, half_width: float, device: torch.device
+) -> tuple[Occupancy, UInt8[Tensor, "x y z"]]:
     """The band around the hull, and which cells may ever hold surface: those in or near the hull."""
-    n = config.occupancy_resolution
-    axis = (torch.arange(n) + 0.5) / n
+    n, hull = config.occupancy_resolution, scene.hull.sdf
+    axis = (torch.arange(n, device=hull.device) + 0.5) / n
     centers = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
-    sdf = scene.hull.look_up(centers).reshape(n, n, n)
+    sdf = scene.hull.look_up(centers).reshape(n, n, n).to(device)
     allowed = (sdf < _BEYOND_HULL_MM * scene.unit_per_mm).to(torch.uint8)
     return Occupancy.from_sdf(sdf, half_width), allowed
