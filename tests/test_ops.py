@@ -19,6 +19,7 @@ from neuralrecon.ops import (
     march,
     neus_alpha,
     sdf_query,
+    sdf_values,
     shading,
     use_backend,
 )
@@ -144,6 +145,17 @@ def test_sdf_query_gradcheck_and_its_gradient_is_the_derivative() -> None:
         step[axis] = h
         ahead, behind = (sdf_query(points + s, network, GRID)[0] for s in (step, -step))
         assert torch.allclose((ahead - behind) / (2 * h), gradient[:, axis], atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+@pytest.mark.parametrize("n", [0, 1, 5000])
+def test_sdf_values_are_those_of_the_query(backend: str, n: int) -> None:
+    points, network = _points(n, torch.float32), _network(torch.float32)
+    with use_backend(backend):
+        values = sdf_values(points, network, GRID, 3)
+        assert not values.requires_grad
+        # the same sums of 16 products up to ten in another order
+        assert torch.allclose(values, sdf_query(points, network, GRID, 3)[0], atol=1e-4)
 
 
 def _color_leaves(grid: HashGrid, width: int, n_extras: int, dtype: torch.dtype) -> list[torch.Tensor]:

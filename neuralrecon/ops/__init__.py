@@ -24,5 +24,6 @@ from .march import march as march
 from .neus_alpha import neus_alpha as neus_alpha
 from .sdf_query import SdfNetwork as SdfNetwork
 from .sdf_query import sdf_query as sdf_query
+from .sdf_query import sdf_values as sdf_values
 from .shading import N_SHADING as N_SHADING
 from .shading import shading as shading

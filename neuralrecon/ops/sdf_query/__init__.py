@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -55,3 +56,18 @@ def sdf_query(
     from ._torch import sdf_query_torch
 
     return sdf_query_torch(points.detach(), network, grid, levels)
+
+
+@torch.no_grad()
+def sdf_values(
+    points: Float[Tensor, "points 3"], network: SdfNetwork, grid: HashGrid, active_levels: int | None = None
+) -> Float[Tensor, "points"]:
+    """The signed distance of `sdf_query` alone, without derivatives, in blocks of bounded memory."""
+    levels = grid.levels if active_levels is None else min(active_levels, grid.levels)
+    if backend_for(network.table) == Backend.cpu:
+        from ._cpu import sdf_values_cpu
+
+        return sdf_values_cpu(points, network, grid, levels)
+    from ._torch import sdf_values_torch
+
+    return sdf_values_torch(points, network, grid, levels)

@@ -40,15 +40,10 @@ class _SdfQuery(torch.autograd.Function):
     @staticmethod
     def forward(ctx, points, table, hidden_weight, hidden_bias, out_weight, out_bias, grid, levels):
         used, n_hidden = 3 + 2 * levels, hidden_weight.shape[0]
-        width, depth = rounded(n_hidden, BLOCK), rounded(used, BLOCK)
-        # a bias is the weight of an input that is always 1
-        weights = torch.zeros(used + 1, width)
-        weights[:used, :n_hidden] = hidden_weight[:, :used].t()
-        weights[used, :n_hidden] = hidden_bias
+        weights, out = _layers(hidden_weight, hidden_bias, out_weight, used)
+        width, depth = len(out), rounded(used, BLOCK)
         pulls = torch.zeros(width, depth)
         pulls[:n_hidden, :used] = hidden_weight[:, :used] * out_weight[:, None]
-        out = torch.zeros(width)
-        out[:n_hidden] = out_weight
         order, n_tiles = morton_order(points), -(-len(points) // TILE)
         inputs, slopes = torch.empty(n_tiles, used + 1, TILE), torch.empty(n_tiles, 3 * 2 * levels, TILE)
         by_input, masks = torch.empty(depth, n_tiles * TILE), torch.empty(n_tiles, width, TILE // 16, dtype=torch.int16)
@@ -103,6 +98,64 @@ class _SdfQuery(torch.autograd.Function):
         d_hidden_weight[:, :used] = out_weight[:, None] * by_weight
         d_out_weight = (hidden_weight[:, :used] * by_weight).sum(dim=1) + hidden_bias * by_bias
         return None, d_table, d_hidden_weight, out_weight * by_bias, d_out_weight, d_sdf.sum(), None, None
+
+
+def sdf_values_cpu(
+    points: Float[Tensor, "points 3"], network: SdfNetwork, grid: HashGrid, levels: int
+) -> Float[Tensor, "points"]:
+    points, values = points.contiguous(), torch.empty(len(points))
+    weights, out = _layers(network.hidden_weight, network.hidden_bias, network.out_weight, 3 + 2 * levels)
+    _values(
+        points.numpy(),
+        morton_order(points),
+        network.table.detach().contiguous().numpy(),
+        *layout(grid),
+        levels,
+        (weights.detach().numpy(), out.detach().numpy(), np.float32(network.out_bias.detach())),
+        use_threads(),
+        values.numpy(),
+    )
+    return values
+
+
+def _layers(hidden_weight: Tensor, hidden_bias: Tensor, out_weight: Tensor, used: int) -> tuple[Tensor, Tensor]:
+    """[inputs and 1, hidden rounded up], whose last row is the bias; [hidden rounded up]."""
+    n_hidden = len(out_weight)
+    weights = torch.zeros(used + 1, rounded(n_hidden, BLOCK))
+    weights[:used, :n_hidden] = hidden_weight[:, :used].t()
+    weights[used, :n_hidden] = hidden_bias
+    out = torch.zeros(weights.shape[1])
+    out[:n_hidden] = out_weight
+    return weights, out
+
+
+@numba.njit(parallel=True, cache=True)
+def _values(points, order, table, resolutions, offsets, dense, mask, levels, network, threads, values):
+    n_tiles = (len(order) + TILE - 1) // TILE
+    run = (n_tiles + threads - 1) // threads
+    grid = resolutions, offsets, dense, mask, levels
+    for thread in numba.prange(threads):
+        _values_tiles(thread * run, min(n_tiles, (thread + 1) * run), points, order, table, grid, network, values)
+
+
+@numba.njit(cache=True)
+def _values_tiles(first_tile, last_tile, points, order, table, grid, network, values):
+    weights, out_weight, out_bias = network
+    resolutions, offsets, dense, mask, levels = grid
+    columns, x = np.empty((3, TILE), np.float32), np.empty((len(weights), TILE), np.float32)
+    hidden, sums = np.empty((weights.shape[1], TILE), np.float32), np.empty((1, TILE), np.float32)
+    no_slopes, masks = np.empty((0, TILE), np.float32), np.empty((len(out_weight), TILE // LANES), np.uint16)
+    for tile in range(first_tile, last_tile):
+        count = gather_tile(points, order, tile, columns)
+        for i in range(TILE):
+            for axis in range(3):
+                x[axis, i] = columns[axis, i] - np.float32(0.5)
+            x[3 + 2 * levels, i] = np.float32(1.0)
+        encode(columns, 0, TILE, table, resolutions, offsets, dense, mask, levels, x, 3, no_slopes)
+        product(weights, x, TILE, hidden)
+        _activate(hidden, out_weight, out_bias, masks, sums)
+        for i in range(count):
+            values[order[tile * TILE + i]] = sums[0, i]
 
 
 @numba.njit(parallel=True, cache=True)
