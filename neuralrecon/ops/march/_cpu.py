@@ -5,6 +5,8 @@ Every sample of a ray is written into a row of its own first, as long as the ray
 
 from __future__ import annotations
 
+import weakref
+
 import numba
 import numpy as np
 import torch
@@ -22,8 +24,7 @@ def march_cpu(
     use_threads()
     n = len(near)
     cells, sdf = band.cells.contiguous().numpy(), band.sdf.contiguous().numpy()
-    blocks = np.empty([-(-size // _BLOCK) for size in cells.shape], np.bool_)
-    _block_up(cells, blocks)
+    blocks = _blocks_of(band.cells)
     longest = int(((far - near) / step).clamp_min(0).ceil().amax()) + 1 if n else 1
     rows, counts = torch.empty(n, longest), torch.empty(n, dtype=torch.long)
     rays = tuple(x.contiguous().numpy() for x in (origins, directions, near, far, jitter))
@@ -36,9 +37,22 @@ def march_cpu(
     return Samples(t_mids=t_mids, ray_indices=ray_indices, ray_starts=starts)
 
 
+_last_blocks: tuple[weakref.ref[Tensor], int, np.ndarray] | None = None
+
+
+def _blocks_of(cells: Tensor) -> np.ndarray:
+    """Which blocks hold a cell that is not OUTSIDE; those of the last cells are kept, as a fit's change seldom."""
+    global _last_blocks
+    if _last_blocks is not None and _last_blocks[0]() is cells and _last_blocks[1] == cells._version:
+        return _last_blocks[2]
+    blocks = np.empty([-(-size // _BLOCK) for size in cells.shape], np.bool_)
+    _block_up(cells.contiguous().numpy(), blocks)
+    _last_blocks = weakref.ref(cells), cells._version, blocks
+    return blocks
+
+
 @numba.njit(parallel=True, cache=True)
 def _block_up(cells, blocks):
-    """Which blocks hold a cell that is not OUTSIDE."""
     for bx in numba.prange(blocks.shape[0]):
         _block_up_slab(cells, bx, blocks)
 
