@@ -18,6 +18,7 @@ from neuralrecon.ops import (
     hash_features,
     march,
     neus_alpha,
+    ray_motion,
     sdf_query,
     sdf_values,
     shading,
@@ -338,6 +339,21 @@ def test_compiled_alpha_equals_its_definition_from_far_outside_to_deep_inside(co
     for defined, compiled, scale in zip(*results, (1.0, 500.0, 1.5), strict=True):
         # the argument of the exponential, up to 150, is good to 6e-8 of itself
         assert torch.allclose(compiled.double(), defined, atol=3e-5 * scale)
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpu"])
+def test_ray_motion_has_no_value_and_the_derivative_of_moved_rays(backend: str) -> None:
+    generator = torch.Generator().manual_seed(12)
+    shift, spread = (torch.randn(40, 3, generator=generator).requires_grad_() for _ in range(2))
+    of_ray = torch.randint(39, (500,), generator=generator).sort().values  # the last ray has no point
+    distances, weights = torch.rand(500, generator=generator), torch.randn(500, 3, generator=generator)
+    with use_backend(backend):
+        moved = ray_motion(shift, spread, distances, of_ray)
+        assert not moved.any()
+        found = torch.autograd.grad((moved * weights).sum(), (shift, spread))
+    plain = shift[of_ray] + distances[:, None] * spread[of_ray]
+    for ours, expected in zip(found, torch.autograd.grad((plain * weights).sum(), (shift, spread)), strict=True):
+        assert torch.allclose(ours, expected, atol=1e-5)  # sums of about a dozen numbers
 
 
 # ------------------------------------------------------------------------------------------------------------ Adam

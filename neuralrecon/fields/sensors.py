@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..geometry import Rays
+from ..ops import ray_motion
 from ..scene import ColorRays, DepthRays
 
 
@@ -41,11 +42,13 @@ class SensorModel(nn.Module):
 
     def set_scales(self, turn: float, shift: float, reach: float, lens: float) -> None:
         """Standard deviations of the sensors' errors: radians, unit lengths (twice), share of the focal length."""
-        self.scales.copy_(self.scales.new_tensor([turn] * 3 + [shift] * 3 + [reach, lens]))
+        scales = [turn] * 3 + [shift] * 3 + [reach, lens]
+        self.scales.copy_(torch.tensor(scales, device=self.scales.device))
 
     def set_stop_scales(self, turn: Sequence[float], shift: float, pivot: Float[Tensor, "3"]) -> None:
         """Standard deviations of the stops' errors: radians about x, y and z through `pivot`, unit lengths."""
-        self.stop_scales.copy_(self.stop_scales.new_tensor([*turn, shift, shift, shift]))
+        scales = [*turn, shift, shift, shift]
+        self.stop_scales.copy_(torch.tensor(scales, device=self.stop_scales.device))
         self.pivot.copy_(pivot)
 
     def prior(self) -> Tensor:
@@ -98,10 +101,9 @@ class SensorModel(nn.Module):
         spread = torch.linalg.cross(turn + object_turn, directions) - lens * _lateral(directions, frames)
         if reaches:
             shift = shift + directions * (self.reach.index_select(0, batch.sensors) * self.scales[6])[:, None]
-        shift, spread = shift - shift.detach(), spread - spread.detach()
-        if of_ray is not None:
-            shift, spread = shift.index_select(0, of_ray), spread.index_select(0, of_ray)
-        return shift + distances[:, None] * spread
+        if of_ray is None:
+            of_ray = torch.arange(len(distances), device=distances.device)
+        return ray_motion(shift, spread, distances, of_ray)
 
     def _corrected(self, rays: Rays, batch: ColorRays | DepthRays) -> Rays:
         """To first order: turns are a few hundredths of a degree."""

@@ -22,6 +22,7 @@ from .march import Band as Band
 from .march import Samples as Samples
 from .march import march as march
 from .neus_alpha import neus_alpha as neus_alpha
+from .ray_motion import ray_motion as ray_motion
 from .sdf_query import SdfNetwork as SdfNetwork
 from .sdf_query import sdf_query as sdf_query
 from .sdf_query import sdf_values as sdf_values
