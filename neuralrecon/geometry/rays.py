@@ -40,8 +40,7 @@ class Box:
 
     def intersect(self, rays: Rays) -> tuple[Float[Tensor, "rays"], Float[Tensor, "rays"]]:
         """Distances of entry (never behind the origin) and exit; a ray that misses has exit <= entry."""
-        # not torch.where, which would copy the number to a GPU and wait
-        inverse = 1.0 / rays.directions.masked_fill(rays.directions.abs() < 1e-12, 1e-12)
+        inverse = 1.0 / torch.where(rays.directions.abs() < 1e-12, 1e-12, rays.directions)
         to_low = (self.low.to(rays.origins) - rays.origins) * inverse
         to_high = (self.high.to(rays.origins) - rays.origins) * inverse
         entry = torch.minimum(to_low, to_high).amax(dim=-1).clamp_min(0.0)
