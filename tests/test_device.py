@@ -15,9 +15,7 @@ import pytest
 import torch
 from pretended_gpu import GPU, HOST, Generator, HostWaits, OnGpu, PretendedGpu
 from torch import Tensor
-from torch.optim import optimizer as torch_optimizer
 
-import neuralrecon.train.fit as _fit_function  # noqa: F401, loads the module that the function hides
 from neuralrecon.capture import read_capture
 from neuralrecon.errors import ConfigError, FitError
 from neuralrecon.evaluate.views import evaluate_views
@@ -30,7 +28,7 @@ from neuralrecon.train import Fit, FitConfig, device_of, fit, load_fit, losses, 
 from neuralrecon.train.checkpoint import TrainingState
 from neuralrecon.train.run import RunConfig, run
 
-fit_module = sys.modules["neuralrecon.train.fit"]
+fit_module = sys.modules["neuralrecon.train.fit"]  # the function hides it
 TINY = FitConfig(
     field=FieldConfig(
         levels=2,
@@ -53,9 +51,19 @@ TINY = FitConfig(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """The tensors are small, and threads that wait for each other cost more than they bring."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def _device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """ "cuda" is the pretended GPU; a fused Adam takes it; the start from the hull is short."""
+    torch_optimizer = sys.modules["torch.optim.optimizer"]
     fused = torch_optimizer._get_fused_kernels_supported_devices
     monkeypatch.setattr(torch_optimizer, "_get_fused_kernels_supported_devices", lambda: [*fused(), GPU.type])
     monkeypatch.setattr(fit_module, "device_of", lambda name: GPU if name == "cuda" else HOST)
@@ -103,7 +111,7 @@ def test_the_pretence_finds_what_a_gpu_refuses(pretended: PretendedGpu) -> None:
     assert isinstance(there.cpu() + torch.ones(3), Tensor)
     assert not pretended.waits["here"]
     with pytest.raises(AssertionError, match=r"\(3,\)\] on the host"):
-        there + torch.ones(3)
+        torch.add(there, torch.ones(3))
     with pytest.raises(AssertionError, match="asked of cpu"):
         torch.zeros_like(there, device=HOST)
     with pytest.raises(AssertionError, match="a generator of cpu asked for meta"):
@@ -178,12 +186,12 @@ def waits_of_steps(waits: Counter[str], but: tuple[str, ...]) -> Counter[str]:
 
 def test_what_a_step_waits_for(scene: Scene, pretended: PretendedGpu) -> None:
     """Beside what the torch definitions of the ops wait for: once, for the number of samples that can be seen."""
-    fit(scene, TINY, seed=3, device="cuda")
+    fit(scene, replace(TINY, steps=3), seed=3, device="cuda")
     first = Counter(pretended.waits)
     pretended.waits.clear()
-    fit(scene, replace(TINY, steps=12), seed=3, device="cuda")
+    fit(scene, replace(TINY, steps=7), seed=3, device="cuda")
     more = pretended.waits - first
-    assert waits_of_steps(more, ("_torch.py", "__init__.py:where")) == {"rendering.py:render aten.nonzero.default": 6}
+    assert waits_of_steps(more, ("_torch.py", "__init__.py:where")) == {"rendering.py:render aten.nonzero.default": 4}
 
 
 def test_what_a_step_waits_for_with_triton(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
