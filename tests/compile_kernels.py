@@ -15,6 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from neuralrecon.ops.adam import _triton as adam
 from neuralrecon.ops.composite import _triton as composite
 from neuralrecon.ops.hash_encode import _triton as hash_encode
 from neuralrecon.ops.hash_encode import _triton_kernels as encoding
@@ -30,6 +31,7 @@ OTHERS = {
     "cells": "*u8",
     "reach": "fp32",
     "step": "fp32",
+    **dict.fromkeys(("keep_mean", "keep_variance", "by_mean", "by_variance", "eps"), "fp32"),
 }
 ENCODE = {"F": 2, "BLOCK": hash_encode.BLOCK}
 MARCH = {"BAND": march.BAND, "INSIDE": march.INSIDE, "BLOCK": march.BLOCK}
@@ -46,6 +48,7 @@ KERNELS = {
     "push": (sdf_query._push, {"BLOCK": sdf_query.BLOCK}, {}),
     "march count": (march._walk, {**MARCH, "FILL": False}, EXACT),
     "march fill": (march._walk, {**MARCH, "FILL": True}, EXACT),
+    "adam": (adam._step, {"BLOCK": adam.BLOCK}, {}),
     "composite": (composite._forward, {"BLOCK": composite.BLOCK}, ONE_WARP),
     "composite backward": (composite._backward, {"BLOCK": composite.BLOCK}, ONE_WARP),
 }

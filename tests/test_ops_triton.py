@@ -16,10 +16,12 @@ from torch import Tensor
 
 from neuralrecon.errors import ConfigError
 from neuralrecon.ops import (
+    AdamSettings,
     Backend,
     HashGrid,
     Samples,
     SdfNetwork,
+    adam_step,
     backends,
     composite,
     hash_encode,
@@ -138,6 +140,32 @@ def test_sdf_query(levels: int, n: int) -> None:
     # Sums over 13 inputs, 16 units and 140 points, of terms of either sign. A hidden unit that switches between float32
     # and float64 would show as a gross error: none does at these points.
     _assert_close(defined, found, 4 * TOLERANCE)
+
+
+def test_adam_step() -> None:
+    """Three steps; elements whose gradient is zero stay as they are, bit for bit."""
+    results = []
+    for backend, dtype in (("torch", torch.float64), ("triton", torch.float32)):
+        parameter, mean, variance = (_draw(30 + i, 700, 2).to(dtype) for i in range(3))
+        variance = variance.abs()
+        started = [x.clone() for x in (parameter, mean, variance)]
+        for step in range(1, 4):
+            gradient = _draw(40 + step, 700, 2).to(dtype)
+            gradient[::2] = 0.0
+            with use_backend(backend):
+                adam_step(
+                    parameter,
+                    gradient,
+                    mean,
+                    variance,
+                    AdamSettings(rate=1e-2, betas=(0.9, 0.99), eps=1e-15, step=step),
+                )
+            assert not gradient.any()
+        found = [parameter, mean, variance]
+        assert all(torch.equal(a[::2], b[::2]) for a, b in zip(started, found, strict=True))
+        results.append([x.double() for x in found])
+    # about ten roundings a step, of numbers no larger than the largest
+    _assert_close(*results, 3 * 10 * ROUNDING)
 
 
 def _rays(n: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

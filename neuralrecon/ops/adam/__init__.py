@@ -38,10 +38,15 @@ def adam_step(
 
     The others, their moments included, stay as they are (Müller et al. 2022, "Instant neural graphics primitives", §4).
     """
-    if backend_for(parameter) == Backend.cpu:
+    backend = backend_for(parameter)
+    if backend == Backend.cpu:
         from ._cpu import adam_step_cpu
 
         return adam_step_cpu(parameter, gradient, mean, variance, settings)
+    if backend == Backend.triton:
+        from ._triton import adam_step_triton
+
+        return adam_step_triton(parameter, gradient, mean, variance, settings)
     from ._torch import adam_step_torch
 
     return adam_step_torch(parameter, gradient, mean, variance, settings)
