@@ -14,6 +14,7 @@ import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..buffers import take_zeros
 from . import HashGrid
 from ._triton_kernels import encode, encode_backward, encode_backward_of_product, pull
 
@@ -136,7 +137,7 @@ def table_gradient(
     levels: int,
 ) -> Float[Tensor, "entries f"]:
     """The table's gradient; no `d_jacobian` stands for zeros."""
-    d_table = torch.zeros_like(table, memory_format=torch.contiguous_format)
+    d_table = take_zeros(table.shape, table.device)
     n = points_soa.shape[1]
     if n and levels:
         with torch.cuda.device_of(table):
@@ -167,7 +168,7 @@ def table_gradient_of_product(
     levels: int,
 ) -> Float[Tensor, "entries f"]:
     """The table's gradient for d_features = by_feature * d_sdf, d_jacobian = by_feature * d_gradient, never stored."""
-    d_table = torch.zeros_like(table, memory_format=torch.contiguous_format)
+    d_table = take_zeros(table.shape, table.device)
     n = points_soa.shape[1]
     if n and levels:
         with torch.cuda.device_of(table):
