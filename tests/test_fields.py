@@ -9,8 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from neuralrecon.errors import ConfigError
 from neuralrecon.fields import FieldConfig, SensorModel, SurfaceModel
-from neuralrecon.ops.shading._torch import reflect, spherical_harmonics
 from neuralrecon.geometry import Rays
+from neuralrecon.ops.shading._torch import reflect, spherical_harmonics
 from neuralrecon.scene import DepthRays
 
 SMALL = FieldConfig(

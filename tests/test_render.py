@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from neuralrecon.geometry import Box, Rays, Similarity
-from neuralrecon.ops.march import BAND, INSIDE, OUTSIDE
 from neuralrecon.ops import neus_alpha
+from neuralrecon.ops.march import BAND, INSIDE, OUTSIDE
 from neuralrecon.render import Occupancy, Rendering, render, render_view, sample_rays
 from neuralrecon.render.rendering import free_room
 from neuralrecon.scene import ColorRays
