@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..buffers import take_zeros
 from ..hash_encode import HashGrid
-from ..hash_encode._cpu import TILE, encode, gather_tile, layout, morton_order, pull_points, scatter_values, within_cube
+from ..hash_encode._cpu import layout, morton_order, within_cube
+from ..hash_encode._cpu_kernels import TILE, encode, gather_tile, pull_points, scatter_values
 from ..products import BLOCK, add_outer, product, rounded
 from ..simd import LANES, load, select, splat, store
 from ..threads import use_threads

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..buffers import take_zeros
 from ..hash_encode import HashGrid
-from ..hash_encode._cpu import TILE, encode, gather_tile, layout, morton_order, scatter_product
+from ..hash_encode._cpu import layout, morton_order
+from ..hash_encode._cpu_kernels import TILE, encode, gather_tile, scatter_product
 from ..products import BLOCK, add_outer, product, rounded
 from ..simd import LANES, load, load_mask, select, splat, store, store_mask
 from ..threads import use_threads
