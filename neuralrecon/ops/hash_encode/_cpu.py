@@ -1,7 +1,7 @@
 """`hash_encode` in Numba with explicit vectors: sixteen points at a time, a row of memory for each feature.
 
-What limits it is the cache: looking up 14 levels of 2^18 entries takes six times as long as 14 of 2^10. So points are
-taken in Morton order (Z-order curve), whose runs lie close together and share lines of the tables.
+What limits it is the cache: looking up 14 levels of 2^18 entries takes six times as long as 14 of 2^10. So the fused
+queries take points in Morton order (Z-order curve), whose runs lie close together and share lines of the tables.
 Backward: each thread owns whole levels, so no two threads write one entry and the sum's order never changes.
 """
 
@@ -19,12 +19,8 @@ from ..simd import LANES
 from ..threads import use_threads
 from . import HashGrid
 from ._cpu_kernels import (
-    TILE,
     encode_columns,
-    encode_tiles,
-    push_features,
     scatter_columns,
-    scatter_values,
     sort_by_morton,
 )
 
@@ -41,7 +37,12 @@ def hash_encode_cpu(
 def hash_features_cpu(
     points: Float[Tensor, "points 3"], table: Float[Tensor, "entries f"], grid: HashGrid, levels: int
 ) -> Float[Tensor, "points features"]:
-    return _HashFeatures.apply(points, table, grid, levels)  # pyright: ignore[reportReturnType]
+    features, jacobian = hash_encode_cpu(points.detach(), table, grid, levels)
+    if not points.requires_grad:
+        return features
+    # zero in value; its derivative is that of the points, where they are not clamped to the cube
+    moved = (points - points.detach()).masked_fill((points < 0) | (points > 1), 0.0)
+    return features + (jacobian.detach() * moved[:, None]).sum(dim=2)
 
 
 class _HashEncode(torch.autograd.Function):
@@ -87,50 +88,6 @@ class _HashEncode(torch.autograd.Function):
             d_table.numpy(),
         )
         return None, d_table, None, None
-
-
-class _HashFeatures(torch.autograd.Function):
-    """Features alone, in Morton order within; differentiable by position too, if that is asked for."""
-
-    @staticmethod
-    def forward(ctx, points: Tensor, table: Tensor, grid: HashGrid, levels: int) -> Tensor:
-        points = points.contiguous()
-        order, n_tiles = morton_order(points), -(-len(points) // TILE)
-        n_slopes = 3 * 2 * levels if ctx.needs_input_grad[0] else 0
-        features = torch.zeros(len(points), grid.n_features)
-        slopes = torch.empty(n_tiles, n_slopes, TILE)
-        encode_tiles(
-            points.numpy(),
-            order,
-            table.contiguous().numpy(),
-            *layout(grid),
-            levels,
-            use_threads(),
-            features.numpy(),
-            slopes.numpy(),
-        )
-        ctx.save_for_backward(points, slopes)
-        ctx.order, ctx.grid, ctx.levels, ctx.table_shape = order, grid, levels, table.shape
-        return features
-
-    @staticmethod
-    def backward(ctx, d_features: Tensor):
-        points, slopes = ctx.saved_tensors
-        d_table, d_points = take_zeros(ctx.table_shape), torch.zeros_like(points)
-        columns = torch.zeros(3, len(slopes) * TILE)
-        pushed = torch.zeros(2 * ctx.levels, columns.shape[1])
-        push_features(
-            points.numpy(),
-            ctx.order,
-            d_features.contiguous().numpy(),
-            slopes.numpy(),
-            use_threads(),
-            columns.numpy(),
-            pushed.numpy(),
-            d_points.numpy(),
-        )
-        scatter_values(columns.numpy(), pushed.numpy(), *layout(ctx.grid), ctx.levels, use_threads(), d_table.numpy())
-        return within_cube(d_points, points) if ctx.needs_input_grad[0] else None, d_table, None, None
 
 
 def within_cube(d_points: Tensor, points: Tensor) -> Tensor:

@@ -187,53 +187,6 @@ def encode_columns(columns, table, resolutions, offsets, dense, mask, levels, th
         encode(columns, first, last, table, resolutions, offsets, dense, mask, levels, features, 0, slopes)
 
 
-@numba.njit(parallel=True, cache=True)
-def encode_tiles(points, order, table, resolutions, offsets, dense, mask, levels, threads, features, slopes):
-    n_tiles = len(slopes)
-    run = (n_tiles + threads - 1) // threads
-    grid = resolutions, offsets, dense, mask, levels
-    for thread in numba.prange(threads):
-        first, last = thread * run, min(n_tiles, (thread + 1) * run)
-        _encode_run(first, last, points, order, table, grid, features, slopes)
-
-
-@numba.njit(cache=True)
-def _encode_run(first_tile, last_tile, points, order, table, grid, features, slopes):
-    resolutions, offsets, dense, mask, levels = grid
-    columns, rows = np.empty((3, TILE), np.float32), np.empty((2 * levels, TILE), np.float32)
-    for tile in range(first_tile, last_tile):
-        count = gather_tile(points, order, tile, columns)
-        encode(columns, 0, TILE, table, resolutions, offsets, dense, mask, levels, rows, 0, slopes[tile])
-        for i in range(count):
-            source = order[tile * TILE + i]
-            for r in range(2 * levels):
-                features[source, r] = rows[r, i]
-
-
-@numba.njit(parallel=True, cache=True)
-def push_features(points, order, d_features, slopes, threads, columns, pushed, d_points):
-    """Rows of d_features in Morton order, and what they mean for the points."""
-    n_tiles = len(slopes)
-    run = (n_tiles + threads - 1) // threads
-    for thread in numba.prange(threads):
-        first, last = thread * run, min(n_tiles, (thread + 1) * run)
-        _push_run(first, last, points, order, d_features, slopes, columns, pushed, d_points)
-
-
-@numba.njit(cache=True)
-def _push_run(first_tile, last_tile, points, order, d_features, slopes, columns, pushed, d_points):
-    for tile in range(first_tile, last_tile):
-        first = tile * TILE
-        here = pushed[:, first : first + TILE]
-        count = gather_tile(points, order, tile, columns[:, first : first + TILE])
-        for i in range(count):
-            source = order[first + i]
-            for r in range(len(pushed)):
-                here[r, i] = d_features[source, r]
-        if slopes.shape[1]:
-            pull_points(slopes[tile], here, order, first, count, d_points)
-
-
 @numba.njit(cache=True)
 def pull_points(slopes, pushed, order, first, count, d_points):
     """Gradient by position from that by the features, of one tile."""

@@ -47,7 +47,10 @@ class _SdfQuery(torch.autograd.Function):
         pulls[:n_hidden, :used] = hidden_weight[:, :used] * out_weight[:, None]
         order, n_tiles = morton_order(points), -(-len(points) // TILE)
         inputs, slopes = torch.empty(n_tiles, used + 1, TILE), torch.empty(n_tiles, 3 * 2 * levels, TILE)
-        by_input, masks = torch.empty(depth, n_tiles * TILE), torch.empty(n_tiles, width, TILE // 16, dtype=torch.int16)
+        by_input, masks = (
+            torch.empty(depth, n_tiles * TILE),
+            torch.empty(n_tiles, width, TILE // LANES, dtype=torch.int16),
+        )
         columns = torch.empty(3, n_tiles * TILE)
         sdf, gradient = torch.empty(len(points)), torch.empty(len(points), 3)
         _forward(
