@@ -12,7 +12,7 @@ from neuralrecon.simulate.shapes import rounded_box
 from neuralrecon.simulate.solid import Solid
 from neuralrecon.simulate.user_mesh import load_textured, placed_mesh
 
-GENUS = {"box": 0, "bottle": 0, "mug": 1, "figure": 0, "sphere": 0, "torus": 1}
+GENUS = {name: 0 for name in BUILTIN_MESHES} | {"mug": 1, "torus": 1}
 
 
 @pytest.mark.parametrize("name", BUILTIN_MESHES)
@@ -39,6 +39,24 @@ def test_mug_is_open_and_its_wall_is_a_few_millimetres() -> None:
     hits, _, _ = mesh.ray.intersects_location([[0, -0.1, 0.05]], [[0, 1, 0]])
     walls = np.diff(np.sort(hits[:, 1]))[[0, 2]]
     assert walls == pytest.approx(0.0045, abs=2e-4)
+
+
+@pytest.mark.parametrize("name", ["can", "vase", "wedge", "duck"])
+def test_solids_have_no_cavity(name: str) -> None:
+    """They fill most of their convex hull (the mug: a third of its own)."""
+    mesh = builtin_mesh(name).mesh
+    assert 0.7 < mesh.volume / mesh.convex_hull.volume <= 1
+
+
+def test_wedge_is_the_slice_of_a_cylinder() -> None:
+    """50 degrees of 100 mm radius and 60 mm height, less its rounded edges; its sides are flat and 50 degrees apart."""
+    mesh = builtin_mesh("wedge").mesh
+    full = np.radians(25) * 0.1**2 * 0.06
+    assert 0.95 * full < mesh.volume < full
+    for side in (1, -1):
+        flat = np.array([-np.sin(np.radians(25)), side * np.cos(np.radians(25)), 0])
+        area = mesh.area_faces[mesh.face_normals @ flat > 0.9999].sum()
+        assert 0.088 * 0.044 < area < 0.1 * 0.06  # edges are rounded over 6 to 8 mm
 
 
 def test_figure_has_thin_limbs() -> None:

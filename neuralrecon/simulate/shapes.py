@@ -216,8 +216,10 @@ def _figure() -> TexturedMesh:
     return TexturedMesh.with_solid(mesh, albedo)
 
 
-def _wrapped(mesh: trimesh.Trimesh, seed: int, radius_m: float) -> TexturedMesh:
-    sheet = print_sheet(seed, (0.5, 0.45, 0.2))
+def _wrapped(
+    mesh: trimesh.Trimesh, seed: int, radius_m: float, ground: tuple[float, float, float] = (0.5, 0.45, 0.2)
+) -> TexturedMesh:
+    sheet = print_sheet(seed, ground)
     return TexturedMesh.with_solid(mesh, lambda points, foot: sheet.sample_metres(_around(points, radius_m), foot))
 
 
@@ -233,6 +235,65 @@ def _torus() -> TexturedMesh:
     return _wrapped(mesh, 67, 0.06)
 
 
+def _can() -> TexturedMesh:
+    side = [[0, 0.0015], [0.027, 0.0015], [0.0295, 0], [0.033, 0.004], [0.033, 0.104], [0.0295, 0.11]]
+    return _wrapped(revolved(np.array([*side, [0.0275, 0.1085], [0, 0.1085]])), 71, 0.033, (0.1, 0.35, 0.12))
+
+
+def _vase() -> TexturedMesh:
+    lower = [[0, 0], [0.03, 0], [0.034, 0.004], [0.044, 0.03], [0.046, 0.055], [0.036, 0.085], [0.021, 0.11]]
+    upper = [[0.018, 0.13], [0.026, 0.152], [0.032, 0.16], [0.03, 0.164], [0, 0.166]]
+    return _wrapped(revolved(np.array(lower + upper)), 73, 0.036, (0.2, 0.25, 0.55))
+
+
+def _wedge() -> TexturedMesh:
+    """A slice of a round cheese: 50 degrees of a cylinder, its edges rounded."""
+    half_angle, reach, height = np.radians(25), 0.1, 0.06
+    left, right = (np.array([-np.sin(half_angle), sign * np.cos(half_angle), 0]) for sign in (1, -1))
+
+    def distance(p: ndarray) -> ndarray:
+        sides = intersection(p @ left, p @ right, 0.006)
+        slab = np.abs(p[:, 2] - height / 2) - height / 2
+        return intersection(intersection(sides, np.hypot(p[:, 0], p[:, 1]) - reach, 0.006), slab, 0.006)
+
+    sheet = print_sheet(79, (0.75, 0.5, 0.08))
+
+    def albedo(points: ndarray, footprint_m: float) -> ndarray:
+        flat = np.minimum(points[:, 2], height - points[:, 2]) < 0.002
+        # along the slanted sides from the tip, around the rind, and from above on top
+        along = np.hypot(points[:, 0], points[:, 1]) + 0.4 * np.arctan2(points[:, 1], points[:, 0])
+        side = np.stack([along, -points[:, 2]], axis=1)
+        return sheet.sample_metres(np.where(flat[:, None], points[:, :2] + 0.11, side), footprint_m)
+
+    mesh = closed_mesh(distance, (-0.002, -0.046, -0.002), (0.104, 0.046, 0.064), 0.0012)
+    return TexturedMesh.with_solid(mesh, albedo)
+
+
+def _duck() -> TexturedMesh:
+    def distance(p: ndarray) -> ndarray:
+        body = capsule(p, (-0.012, 0.0, 0.031), (0.014, 0.0, 0.03), 0.031, 0.031)
+        body = union(body, capsule(p, (-0.02, 0.0, 0.04), (-0.052, 0.0, 0.058), 0.02, 0.005), 0.015)
+        body = union(body, capsule(p, (0.022, 0.0, 0.045), (0.026, 0.0, 0.07), 0.016, 0.015), 0.01)
+        body = union(body, np.linalg.norm(p - [0.029, 0.0, 0.082], axis=1) - 0.0215, 0.006)
+        body = union(body, capsule(p, (0.046, 0.0, 0.079), (0.06, 0.0, 0.077), 0.0085, 0.0055), 0.004)
+        for side in (-1, 1):
+            wing = capsule(p, (0.006, 0.029 * side, 0.037), (-0.026, 0.028 * side, 0.043), 0.012, 0.006)
+            body = union(body, wing, 0.004)
+        return intersection(body, 0.004 - p[:, 2], 0.003)
+
+    sheet = print_sheet(83, (0.7, 0.55, 0.05))
+
+    def albedo(points: ndarray, footprint_m: float) -> ndarray:
+        print_ = sheet.sample_metres(_around(points, 0.035), footprint_m)
+        bill = (points[:, 0] > 0.0475) & (points[:, 2] > 0.065)
+        return (
+            np.where(bill[:, None], np.array([0.7, 0.16, 0.02]) * (0.4 + print_), print_).clip(0, 1).astype(np.float32)
+        )
+
+    mesh = closed_mesh(distance, (-0.062, -0.048, -0.003), (0.07, 0.048, 0.108), 0.0013)
+    return TexturedMesh.with_solid(mesh, albedo)
+
+
 _MAKERS: dict[str, Callable[[], TexturedMesh]] = {
     "box": _box,
     "bottle": _bottle,
@@ -240,5 +301,9 @@ _MAKERS: dict[str, Callable[[], TexturedMesh]] = {
     "figure": _figure,
     "sphere": _sphere,
     "torus": _torus,
+    "can": _can,
+    "vase": _vase,
+    "wedge": _wedge,
+    "duck": _duck,
 }
 BUILTIN_MESHES = tuple(_MAKERS)
