@@ -1,0 +1,37 @@
+"""Ours with one part off: a name, and what it changes of the evidence and of the fit's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from neuralrecon.scene import Scene
+from neuralrecon.train import FitConfig
+
+Ablation = Callable[[Scene, FitConfig], tuple[Scene, FitConfig]]
+
+
+def _room_frame(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
+    """Lights turn with the object: normals and directions are in the object's frame at every stop."""
+    assert scene.pixels is not None
+    still = torch.eye(3).expand_as(scene.pixels.rig_from_world).contiguous()
+    return replace(scene, pixels=replace(scene.pixels, rig_from_world=still)), config
+
+
+def _silhouettes(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
+    """No loss on the outlines. The hull, from which the fit starts and which bounds the depth, stays."""
+    return scene, replace(config, w_silhouette=0.0)
+
+
+def _depth(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
+    """No depth readings at all."""
+    return replace(scene, readings=None), config
+
+
+ABLATIONS: dict[str, Ablation] = {
+    "room_frame": _room_frame,
+    "silhouettes": _silhouettes,
+    "depth": _depth,
+}

@@ -1,0 +1,125 @@
+"""What one cell of the surface benchmark does, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trimesh
+
+from neuralrecon.capture import Capture, SensorKind, read_capture
+from neuralrecon.errors import NeuralReconError
+from neuralrecon.evaluate import closedness, evaluate_mesh
+from neuralrecon.evaluate.stage import read_mesh
+from neuralrecon.extract import MeshConfig, extract_mesh, write_mesh
+from neuralrecon.label import Solid, views_of
+from neuralrecon.scene import Scene
+from neuralrecon.simulate import simulate
+from neuralrecon.train import fit
+from neuralrecon.train.run import TRUTH_FILE
+from neuralrecon.train.run_folder import Stages, plain
+
+from .depth_truth import bad_depth_share, is_wrong
+from .fits import fit_config
+from .paired import auroc
+from .surface_ablations import ABLATIONS
+from .surface_baselines import ClassicalConfig, from_depth, hull_mesh
+from .surface_cases import CAPTURE, Cell, Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A cell and where its files are. `python` runs the methods that need Open3D; `mesh` is where the mesh is kept."""
+
+    cell: Cell
+    settings: Settings
+    capture: Path
+    python: str
+    n_threads: int
+    mesh: Path | None
+
+    def as_json(self) -> str:
+        return json.dumps(plain(asdict(self)))
+
+    @staticmethod
+    def from_json(text: str) -> Job:
+        told = json.loads(text)
+        settings = told["settings"]
+        known = {"cell": Cell(**told["cell"]), "settings": Settings(**settings | {"fit": tuple(settings["fit"])})}
+        known |= {"capture": Path(told["capture"]), "mesh": None if told["mesh"] is None else Path(told["mesh"])}
+        return Job(**told | known)
+
+
+def run_job(text: str) -> int:
+    """Prints the outcome as a line of JSON; 1 with a line on what went wrong."""
+    try:
+        outcome = outcome_of(Job.from_json(text))
+    except NeuralReconError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(plain(outcome)))
+    return 0
+
+
+def outcome_of(job: Job) -> dict[str, Any]:
+    """Figures by their names in `Record`."""
+    stages, cell = Stages(), job.cell
+    if cell.method == CAPTURE:
+        with stages.timed("simulate"):
+            simulate(job.settings.simulate_config(cell, job.n_threads), job.capture)
+    capture, truth = read_capture(job.capture), read_mesh(job.capture / TRUTH_FILE)
+    if cell.method == CAPTURE:
+        return {"bad_depth": bad_depth_share(capture, Solid.of(truth)), "seconds": stages.seconds}
+    mesh, ranked = _mesh_of(job, capture, truth, stages)
+    if job.mesh is not None:
+        job.mesh.parent.mkdir(parents=True, exist_ok=True)
+        write_mesh(mesh, job.mesh)
+    with stages.timed("evaluation"):
+        views = views_of(capture, kinds=(SensorKind.color,))
+        report = evaluate_mesh(mesh, truth, job.settings.evaluate_config(), views=views, on_table=True)
+    told = closedness(mesh)
+    return {
+        "scores": asdict(report.raw),
+        "closed": told.is_watertight and told.is_winding_consistent and told.volume_cm3 > 0,
+        "depth_auroc": ranked,
+        "seconds": stages.seconds,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10),
+    }
+
+
+def _mesh_of(
+    job: Job, capture: Capture, truth: trimesh.Trimesh, stages: Stages
+) -> tuple[trimesh.Trimesh, float | None]:
+    """The method's mesh, and how well ours ranks depth readings."""
+    method = job.cell.method
+    if method in ("tsdf", "poisson"):
+        with stages.timed("mesh"):
+            return from_depth(capture, method, ClassicalConfig(), job.python), None
+    if method == "hull":
+        with stages.timed("mesh"):
+            return hull_mesh(capture, ClassicalConfig()), None
+    with stages.timed("scene"):
+        scene, config = Scene.from_capture(capture), fit_config(job.settings.fit)
+        if method in ABLATIONS:
+            scene, config = ABLATIONS[method](scene, config)
+    with stages.timed("fit"):
+        result = fit(scene, config, seed=job.cell.seed)
+    with stages.timed("mesh"):
+        mesh = extract_mesh(result, MeshConfig(voxel_mm=job.settings.voxel_mm, vertex_colors=False))
+    return mesh, depth_auroc(scene, Solid.of(truth))
+
+
+def depth_auroc(scene: Scene, truth: Solid) -> float | None:
+    """How well the readings' inlier probability tells right from wrong; None where all readings have the same."""
+    readings = scene.readings
+    if readings is None or float(np.ptp(readings.inlier.numpy())) == 0:
+        return None
+    to_world = scene.unit_from_world.inverse()
+    origins = to_world.apply(readings.origins[readings.frames.long()].double()).numpy()
+    wrong = is_wrong(origins, to_world.apply(readings.points.double()).numpy(), truth)
+    return auroc(readings.inlier.numpy(), ~wrong)

@@ -1,0 +1,201 @@
+"""The surface benchmark's tables, from the cells that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .paired import Interval, paired_difference, ratio_of_means
+from .report import table
+from .surface_ablations import ABLATIONS
+from .surface_cases import CAPTURE, MATERIALS, METHODS, OURS
+from .surface_grid import Record
+
+Figure = Callable[[Record], float | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A title, columns, rows, and what they mean."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: list[list[object]]
+    note: str
+
+    def as_text(self) -> str:
+        return f"{self.title}\n{table(self.header, self.rows)}\n{self.note}\n"
+
+    def as_markdown(self) -> str:
+        """With bars between the columns, numbers flush right."""
+        lines = [self.header, ["---", *["---:"] * (len(self.header) - 1)], *self.rows]
+        cells = [["-" if cell is None else str(cell).replace("|", "\\|") for cell in line] for line in lines]
+        return "\n".join([f"## {self.title}", "", *(f"| {' | '.join(line)} |" for line in cells), "", self.note, ""])
+
+
+def tables_of(records: Sequence[Record]) -> list[Table]:
+    """Means, ratios, parts taken away, each shape, and what failed; those that have rows."""
+    made = [means(records), ratios(records), without(records), shapes(records), failures(records)]
+    return [found for found in made if found.rows]
+
+
+def means(records: Sequence[Record]) -> Table:
+    """Of every method on every material, over the shapes."""
+    rows: list[list[object]] = []
+    for method, material in _pairs(records):
+        chosen = _of(records, method, material)
+        solid = [r for r in chosen if not r.cell.has_cavity]
+        n_good = sum(r.error is None for r in chosen)
+        rows.append(
+            [
+                f"{method}, {material}" if method not in ABLATIONS else f"ours without {method}, {material}",
+                f"{n_good}/{len(chosen)}",
+                *(_digits(_mean(chosen, _score(name)), 3) for name in ("chamfer_mm", "f_score_0_5mm")),
+                _digits(_mean(chosen, _score("iou")), 4),
+                f"{sum(bool(r.closed) for r in chosen)}/{n_good}",
+                _digits(_mean(solid, _score("chamfer_mm")), 3),
+                _digits(_mean(solid, _score("iou")), 4),
+                _digits(_mean(chosen, lambda r: r.depth_auroc), 3),
+                _percent(_mean(_of(records, CAPTURE, material), lambda r: r.bad_depth)),
+                _digits(_mean(chosen, lambda r: r.total_s), 0),
+            ]
+        )
+    return Table(
+        title="Means over the shapes",
+        header=(
+            "method, material", "done", "Chamfer mm", "F@0.5mm", "IoU", "closed", "Chamfer mm (no cavity)",
+            "IoU (no cavity)", "AUROC", "bad depth", "s",
+        ),
+        rows=rows,
+        note="Done: captures without failure; failed ones are in no mean. No cavity: without the shapes that have a "
+        "deep one. AUROC: of the inlier probability of depth readings, where a fit gives one. Bad depth: of the depth "
+        "pixels on the object, those without a reading or more than 5 mm off. s: the whole process with evaluation.",
+    )  # fmt: skip
+
+
+def ratios(records: Sequence[Record]) -> Table:
+    """Of the mean Chamfer distance on each material to that on matte, and of the baselines' to ours."""
+    rows: list[list[object]] = []
+    for method, material in _pairs(records):
+        if method in ABLATIONS:
+            continue
+        mine, matte, ours = (
+            by_shape(_of(records, m, of), _score("chamfer_mm"))
+            for m, of in ((method, material), (method, "matte"), (OURS, material))
+        )
+        to_matte = None if material == "matte" else ratio_of_means(mine, matte)
+        to_ours = None if method == OURS else ratio_of_means(mine, ours)
+        if to_matte is not None or to_ours is not None:
+            rows.append([f"{method}, {material}", _digits(to_matte, 2), _digits(to_ours, 2)])
+    return Table(
+        title="Ratios of mean Chamfer distances",
+        header=("method, material", "to its matte", "to ours"),
+        rows=rows,
+        note="Over the shapes that both have.",
+    )
+
+
+def without(records: Sequence[Record]) -> Table:
+    """Ours with a part off minus ours, on the same captures."""
+    rows: list[list[object]] = []
+    for method, material in _pairs(records):
+        if method not in ABLATIONS:
+            continue
+        found = []
+        for name in ("chamfer_mm", "f_score_0_5mm", "iou"):
+            changed, ours = (by_shape(_of(records, m, material), _score(name)) for m in (method, OURS))
+            found.append(paired_difference(changed, ours))
+        chamfer = found[0]
+        if chamfer is not None:
+            rows.append([f"{method}, {material}", chamfer.n, *(_interval(one) for one in found), verdict(chamfer)])
+    return Table(
+        title="Ours with one part off, minus ours",
+        header=("part off, material", "shapes", "Chamfer mm", "F@0.5mm", "IoU", "the part"),
+        rows=rows,
+        note="Mean of the paired differences over the shapes (seeds averaged first) and its 95 % interval by Student's "
+        "t. The part helps or hurts where the interval of the Chamfer distance excludes zero.",
+    )
+
+
+def verdict(chamfer: Interval) -> str:
+    """What the part does, by the difference that its absence makes to the Chamfer distance."""
+    if not chamfer.excludes_zero:
+        return "unclear"
+    return "helps" if chamfer.mean > 0 else "hurts"
+
+
+def shapes(records: Sequence[Record]) -> Table:
+    """The Chamfer distance of each shape and material by each method."""
+    methods = [m for m in METHODS if any(r.cell.method == m for r in records)]
+    places = dict.fromkeys((r.cell.shape, r.cell.material) for r in records if r.cell.method != CAPTURE)
+    rows: list[list[object]] = []
+    for shape, material in places:
+        chosen = [r for r in records if (r.cell.shape, r.cell.material) == (shape, material)]
+        row: list[object] = [f"{shape}, {material}" + (" (cavity)" if chosen[0].cell.has_cavity else "")]
+        for method in methods:
+            of = [r for r in chosen if r.cell.method == method]
+            row.append("failed" if of and all(r.error for r in of) else _digits(_mean(of, _score("chamfer_mm")), 3))
+        rows.append(row)
+    return Table(
+        title="Chamfer distance in mm of each shape",
+        header=("shape, material", *(f"without {m}" if m in ABLATIONS else m for m in methods)),
+        rows=rows,
+        note="Mean over the seeds.",
+    )
+
+
+def failures(records: Sequence[Record]) -> Table:
+    """What failed and why; it is tried again by the next call."""
+    failed = [r for r in records if r.error is not None]
+    return Table(
+        title="Failed",
+        header=("cell", "why"),
+        rows=[[r.cell.name, (r.error or "")[:200]] for r in failed],
+        note="Tried again on the next call.",
+    )
+
+
+def by_shape(records: Sequence[Record], figure: Figure) -> dict[str, float]:
+    """A figure by shape, averaged over the seeds; shapes without it, and cells that failed, are left out."""
+    values: dict[str, list[float]] = {}
+    for record in records:
+        if record.error is None and (found := figure(record)) is not None:
+            values.setdefault(record.cell.shape, []).append(found)
+    return {shape: float(np.mean(of)) for shape, of in values.items()}
+
+
+def _of(records: Sequence[Record], method: str, material: str) -> list[Record]:
+    return [r for r in records if (r.cell.method, r.cell.material) == (method, material)]
+
+
+def _pairs(records: Sequence[Record]) -> list[tuple[str, str]]:
+    there = {(r.cell.method, r.cell.material) for r in records}
+    return [(method, material) for method in METHODS for material in MATERIALS if (method, material) in there]
+
+
+def _score(name: str) -> Figure:
+    return lambda record: None if record.scores is None else record.scores[name]
+
+
+def _mean(records: Sequence[Record], figure: Figure) -> float | None:
+    """Over the shapes."""
+    values = by_shape(records, figure)
+    return float(np.mean(list(values.values()))) if values else None
+
+
+def _digits(value: float | None, digits: int) -> str | None:
+    return None if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.0f} %"
+
+
+def _interval(found: Interval | None) -> str | None:
+    if found is None:
+        return None
+    if found.low is None:
+        return f"{found.mean:+.4f}"
+    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
