@@ -41,13 +41,9 @@ class _PatchNcc(torch.autograd.Function):
             p.origins,
         )
         use_threads()
-        _correlate(
-            *(x.contiguous().numpy() for x in given),
-            correlation.numpy(),
-            contrast.numpy(),
-            inside.numpy(),
-            by_point.numpy(),
-        )
+        arrays = [x.contiguous().numpy() for x in given]
+        found = correlation.numpy(), contrast.numpy(), inside.numpy(), by_point.numpy()
+        _correlate(*arrays, *found)  # pyright: ignore[reportCallIssue]
         ctx.save_for_backward(by_point)
         ctx.mark_non_differentiable(contrast, inside)
         return correlation, contrast, inside

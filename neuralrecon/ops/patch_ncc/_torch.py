@@ -28,8 +28,8 @@ def patch_ncc_torch(
     inside = inside.all(dim=2) & (images >= 0)
     first, row = photographs.firsts[seen_by, 0] + local, torch.where(inside[..., None], width, 0)
     one = inside[..., None].long()
-    corners = (photographs.rgb[first + step].to(points).mean(dim=-1) / 255 for step in (0, one, row, row + one))
-    values = _between(*corners, at - torch.stack([u, v], dim=-1))
+    around = torch.stack([first, first + one, first + row, first + row + one])
+    values = _between(photographs.rgb[around].to(points).mean(dim=-1) / 255, at - torch.stack([u, v], dim=-1))
     centred = torch.where(inside[..., None], values - values.mean(dim=2, keepdim=True), 0)
     norm = centred.square().sum(dim=2).clamp_min(LEAST_SPREAD**2).sqrt()
     correlation = (centred * templates[:, None]).sum(dim=2) / norm
@@ -37,9 +37,9 @@ def patch_ncc_torch(
     return Likeness(correlation=correlation, contrast=contrast, inside=inside)
 
 
-def _between(a: Tensor, b: Tensor, c: Tensor, d: Tensor, part: Tensor) -> Tensor:
+def _between(corners: Tensor, part: Tensor) -> Tensor:
     """Bilinear between left and right above, left and right below."""
-    part_u, part_v = part.unbind(-1)
+    (a, b, c, d), (part_u, part_v) = corners, part.unbind(-1)
     return torch.lerp(torch.lerp(a, b, part_u), torch.lerp(c, d, part_u), part_v)
 
 
