@@ -14,6 +14,10 @@ from ..ops import ray_motion
 from ..scene import ColorRays, DepthRays
 
 
+_FIRST_SPREAD_MM, _LEAST_SPREAD_MM = 3.0, 0.4
+_SPREAD_RATE = 0.05  # share of a step's readings in the running mean
+
+
 class SensorModel(nn.Module):
     """Per-sensor parameters, learned with the surface.
 
@@ -27,6 +31,7 @@ class SensorModel(nn.Module):
     scales: Tensor
     stop_scales: Tensor
     pivot: Tensor
+    spread_mm: Tensor
 
     def __init__(self, n_sensors: int, n_stops: int, device: torch.device | None = None) -> None:
         super().__init__()
@@ -39,6 +44,7 @@ class SensorModel(nn.Module):
         self.register_buffer("scales", torch.zeros(8, device=device))
         self.register_buffer("stop_scales", torch.zeros(6, device=device))
         self.register_buffer("pivot", torch.zeros(3, device=device))
+        self.register_buffer("spread_mm", torch.full((n_sensors,), _FIRST_SPREAD_MM, device=device))
 
     def set_scales(self, turn: float, shift: float, reach: float, lens: float) -> None:
         """Standard deviations of the sensors' errors: radians, unit lengths (twice), share of the focal length."""
@@ -66,6 +72,18 @@ class SensorModel(nn.Module):
         return colors * self.log_gain.index_select(0, sensors).exp() + opacity[:, None] * self.offset.index_select(
             0, sensors
         )
+
+    @torch.no_grad()
+    def learn_spread(
+        self, off_mm: Float[Tensor, "readings"], inlier: Float[Tensor, "readings"], sensors: Int[Tensor, "readings"]
+    ) -> None:
+        """Let `spread_mm`, the standard deviation of each depth sensor's readings about the surface, follow a step's."""
+        n = len(self.spread_mm)
+        weight = inlier.new_zeros(n).index_add(0, sensors, inlier)
+        square = inlier.new_zeros(n).index_add(0, sensors, inlier * off_mm.square())
+        seen = (square + 1e-6) / (weight + 1e-6)
+        rate = _SPREAD_RATE * (weight > 1).to(weight)
+        self.spread_mm.copy_((self.spread_mm.square().lerp(seen, rate)).sqrt().clamp_min(_LEAST_SPREAD_MM))
 
     @torch.no_grad()
     def corrected_color(self, batch: ColorRays) -> ColorRays:

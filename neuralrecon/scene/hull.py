@@ -62,6 +62,22 @@ class VisualHull:
         cells = signed_distance(solid.numpy(), beyond)
         return VisualHull(sdf=torch.from_numpy((cells / resolution).astype(np.float32)))
 
+    def without(self, free: Bool[Tensor, "x y z"]) -> VisualHull:
+        """What is left of the solid where some cells (of another grid over the unit cube) are known to be free."""
+        n = self.sdf.shape[0]
+        wide = torch.nn.functional.interpolate(free[None, None].float(), size=(n, n, n), mode="trilinear")[0, 0] > 0.5
+        solid = (self.sdf < 0) & ~wide
+        if not bool(solid.any()):
+            return self
+        cells = signed_distance(solid.numpy(), np.pad(solid.numpy(), 1, mode="edge"))
+        return VisualHull(sdf=torch.from_numpy((cells / n).astype(np.float32)))
+
+    @property
+    def area(self) -> float:
+        """Of the surface, in unit lengths squared: the volume of a shell around it over its thickness."""
+        n = self.sdf.shape[0]
+        return float((self.sdf.abs() < 1.5 / n).sum()) / n**3 / (3 / n)
+
     def look_up(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
         """Trilinear signed distance at points of the unit cube (clamped to it)."""
         grid = self.sdf[None, None]

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from ..geometry import Camera, Rays, Rigid, Similarity
 from .batch import DepthRays
 from .hull import VisualHull
+from .trust import Support, split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +23,15 @@ class Readings:
     points: Float[Tensor, "readings 3"]
     frames: Int[Tensor, "readings"]
     inlier: Float[Tensor, "readings"]
+    free: Bool[Tensor, "x y z"]
     origins: Float[Tensor, "depth_images 3"]
     rotations: Float[Tensor, "depth_images 3 3"]
     sensors: Int[Tensor, "depth_images"]
     stops: Int[Tensor, "depth_images"]
+
+    def per_mm2(self, area_mm2: float) -> float:
+        """How many of the readings that are believed there are for each square millimetre of a surface."""
+        return float(self.inlier.sum()) / area_mm2
 
     def draw(self, n: int, generator: torch.Generator) -> DepthRays:
         chosen = torch.randint(len(self.points), (n,), generator=generator)
@@ -49,15 +55,21 @@ class Readings:
         sensors: Sequence[int],
         stops: Sequence[int],
         unit_from_world: Similarity,
+        world_per_mm: float,
     ) -> Readings:
         """From points per depth image, in world metres; `sensors` and `stops` count as the capture's."""
         frames = torch.cat([torch.full((len(p),), i, dtype=torch.int32) for i, p in enumerate(points)])
         centers = torch.stack([pose.inverse().translation for pose in cam_from_world])
+        in_unit, origins = unit_from_world.apply(torch.cat(list(points))).float(), unit_from_world.apply(centers).float()
+        ways = split(in_unit, frames, origins)
+        support = Support.of(ways, unit_from_world.scale * world_per_mm)
+        inlier = support.probabilities(ways)
         return Readings(
-            points=unit_from_world.apply(torch.cat(list(points))).float(),
+            points=in_unit,
             frames=frames,
-            inlier=torch.ones(len(frames)),
-            origins=unit_from_world.apply(centers).float(),
+            inlier=torch.from_numpy(np.concatenate(inlier)),
+            free=torch.from_numpy(support.free(ways, inlier)),
+            origins=origins,
             rotations=torch.stack([pose.rotation.mT for pose in cam_from_world]).float(),
             sensors=torch.tensor(list(sensors)),
             stops=torch.tensor(list(stops)),

@@ -80,6 +80,7 @@ class Scene:
     floor_m: float | None
     pixels: Pixels | None
     readings: Readings | None
+    start: VisualHull
     held_out: tuple[Photograph, ...]
     sensor_names: tuple[str, ...]
     stop_names: tuple[str, ...]
@@ -122,6 +123,7 @@ class Scene:
         hull = VisualHull.carve(
             silhouettes, unit_from_world, config.hull_resolution, config.hull_tolerance_px, floor_m, world_per_mm
         )
+        readings = _gather_readings(capture, hull, unit_from_world, config, floor_m, world_per_mm)
         unit = "m" if capture.is_metric else "world units"
         log.info("hull of %d silhouettes: %s %s", len(silhouettes), [round(x, 4) for x in box.size.tolist()], unit)
         return Scene(
@@ -131,7 +133,8 @@ class Scene:
             hull=hull,
             floor_m=floor_m,
             pixels=Pixels.gather(kept, unit_from_world, config.edge_px) if kept else None,
-            readings=_gather_readings(capture, hull, unit_from_world, config, floor_m, world_per_mm),
+            readings=readings,
+            start=hull if readings is None else hull.without(readings.free),
             held_out=tuple(held_out),
             sensor_names=tuple(s.name for s in capture.sensors),
             stop_names=tuple(f.name for f in capture.frames),
@@ -228,4 +231,5 @@ def _gather_readings(
         [sensors.index(image.sensor) for image in images],
         [stops.index(image.frame) for image in images],
         unit_from_world,
+        world_per_mm,
     )

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 _REFRESH_EVERY, _REFRESH_WHOLE_EVERY = 20, 400
 _KEPT_VIEWS = 40
+_DENSE_PER_MM2 = 6.0
 
 
 def fit(
@@ -56,6 +57,7 @@ def fit(
         >>> result = fit(scene, FitConfig(steps=500))  # doctest: +SKIP
     """
     config, where = config or FitConfig(), device_of(device)
+    depth_share = _depth_share(scene)
     model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder, where)
     room = free_room(scene.unit_from_world, scene.floor_m)
     room_there = room.to(where)
@@ -66,7 +68,7 @@ def fit(
     reads_every_step = where.type == "cpu" or on_step is not None
 
     for step in range(first_step, config.steps):
-        now = Moment.at(step / config.steps, config, scene.unit_per_mm)
+        now = Moment.at(step / config.steps, config, scene.unit_per_mm, depth_share)
         if step % _REFRESH_EVERY == 0:
             progress.read()  # a refresh waits for a GPU anyway, and must not see a model that is not finite
             occupancy = _refreshed(occupancy, model, now, allowed, whole=step % _REFRESH_WHOLE_EVERY == 0)
@@ -147,6 +149,13 @@ def _set_scales(sensors: SensorModel, scene: Scene, config: FitConfig) -> None:
         sensors.set_stop_scales((0.0, 0.0, stop), 0.0, scene.unit_from_world.apply(sensors.pivot.new_zeros(3)))
     else:
         sensors.set_stop_scales((stop, stop, stop), stop_shift, sensors.pivot.new_full((3,), 0.5))
+
+
+def _depth_share(scene: Scene) -> float:
+    """What depth counts for: less where readings are too few to outweigh their noise."""
+    if scene.readings is None:
+        return 0.0
+    return min(1.0, scene.readings.per_mm2(scene.start.area / scene.unit_per_mm**2) / _DENSE_PER_MM2)
 
 
 def _refreshed(occupancy: Occupancy, model: SurfaceModel, now: Moment, allowed: Tensor, *, whole: bool) -> Occupancy:

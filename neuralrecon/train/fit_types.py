@@ -98,6 +98,7 @@ class FitConfig:
     bending_mm: float = 0.75
     occupancy_resolution: int = 128
     checkpoint_every: int = 500
+    robust_depth: bool = True
     w_color: float = 0.5
     w_silhouette: float = 0.1
     w_eikonal: float = 0.2

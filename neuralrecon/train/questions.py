@@ -77,7 +77,7 @@ class Questions:
             unit = now.unit_per_mm
             corrected = sensors.corrected_depth(batch[1])
             probes = DepthProbes.place(
-                corrected, config.truncation_mm * unit, config.bending_mm * unit, _FREE_ROOM_MM * unit, generator
+                corrected, occupancy, config.truncation_mm * unit, config.bending_mm * unit, _FREE_ROOM_MM * unit, generator
             )
         n_below = _POINTS_BELOW if unseen.floor > 0 else 0
         below = torch.rand(n_below, 3, generator=generator, device=generator.device)
@@ -142,7 +142,7 @@ class Questions:
             last_mm, enough_mm = self.deep_sdf / now.unit_per_mm, BAND * now.blur / now.unit_per_mm + _DEEP_ENOUGH_MM
             terms["deep"] = config.w_deep * losses.deep_inside_loss(of_deep[0] / now.unit_per_mm, last_mm, enough_mm)
         if self.probes is not None:
-            terms |= self.probes.terms(*of_probes, config, now)
+            terms |= self.probes.terms(model.sensors, *of_probes, config, now)
         return terms
 
 

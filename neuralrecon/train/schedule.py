@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .fit_types import FitConfig
 
+_SPREAD_MM, _SPREAD_UNTIL = (10.0, 0.3), 0.5
 BAND = 3.0  # half width of the band of samples, in blurs: 95 % of the opacity, and half a cell more on each side
 
 
@@ -20,9 +21,11 @@ class Moment:
     cos_anneal: float
     refines_sensors: bool
     unit_per_mm: float
+    least_spread_mm: float
+    depth_share: float
 
     @staticmethod
-    def at(done: float, config: FitConfig, unit_per_mm: float) -> Moment:
+    def at(done: float, config: FitConfig, unit_per_mm: float, depth_share: float = 1.0) -> Moment:
         """At a share `done` of the fit."""
         return Moment(
             levels=active_levels(done, config.first_levels, config.field.levels, config.all_levels_from),
@@ -31,6 +34,8 @@ class Moment:
             cos_anneal=min(1.0, 4 * done),
             refines_sensors=config.refine_from <= done < 1,
             unit_per_mm=unit_per_mm,
+            least_spread_mm=geometric(*_SPREAD_MM, done / _SPREAD_UNTIL),
+            depth_share=depth_share,
         )
 
 

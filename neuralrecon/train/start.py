@@ -23,7 +23,7 @@ def start_from_hull(model: SurfaceModel, scene: Scene, levels: int, generator: t
 
     The generator is of the model's device.
     """
-    hull = replace(scene.hull, sdf=scene.hull.sdf.to(generator.device))
+    hull = replace(scene.start, sdf=scene.start.sdf.to(generator.device))
     optimizer = torch.optim.Adam(
         [
             {"params": [model.sdf_table], "lr": 5e-3},
@@ -45,9 +45,9 @@ def first_occupancy(
     scene: Scene, config: FitConfig, half_width: float, device: torch.device
 ) -> tuple[Occupancy, UInt8[Tensor, "x y z"]]:
     """The band around the hull, and which cells may ever hold surface: those in or near the hull."""
-    n, hull = config.occupancy_resolution, scene.hull.sdf
-    axis = (torch.arange(n, device=hull.device) + 0.5) / n
+    n = config.occupancy_resolution
+    axis = (torch.arange(n, device=scene.hull.sdf.device) + 0.5) / n
     centers = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3)
-    sdf = scene.hull.look_up(centers).reshape(n, n, n).to(device)
-    allowed = (sdf < _BEYOND_HULL_MM * scene.unit_per_mm).to(torch.uint8)
+    sdf, to_hull = (solid.look_up(centers).reshape(n, n, n).to(device) for solid in (scene.start, scene.hull))
+    allowed = (to_hull < _BEYOND_HULL_MM * scene.unit_per_mm).to(torch.uint8)
     return Occupancy.from_sdf(sdf, half_width), allowed
