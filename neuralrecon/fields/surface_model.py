@@ -14,6 +14,9 @@ from ..ops import N_SHADING, ColorNetwork, HashGrid, SdfNetwork, color_query, sd
 from .sensors import SensorModel
 
 
+_DOUBT_CELLS = 24
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldConfig:
     """Size of the model.
@@ -78,6 +81,7 @@ class SurfaceModel(nn.Module):
         self.color_hidden = _linear(config.color_grid.n_features + N_SHADING, h, generator)
         self.color_middle = _linear(h, h, generator)
         self.color_out = _linear(h, 3, generator)
+        self.doubt = nn.Parameter(torch.zeros(_DOUBT_CELLS, _DOUBT_CELLS, _DOUBT_CELLS, device=generator.device))
         self.sensors = SensorModel(n_sensors, n_stops, generator.device)
 
     def surface(
@@ -124,6 +128,15 @@ class SurfaceModel(nn.Module):
         )
         moved = points if displacement is None else points + displacement
         return color_query(moved, shading(normals, directions, rig_from_world), network, self.config.color_grid)
+
+    def color_doubt(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
+        """How far colours at a place are beyond explanation, as an exponent: what counts there is exp(-doubt) of it.
+
+        Not differentiated by the points; never negative (`Optimizer` sees to it).
+        """
+        at = (points.detach().clamp(0, 1) * 2 - 1).flip(-1)[None, None, None]
+        found = torch.nn.functional.grid_sample(self.doubt[None, None], at, align_corners=False, padding_mode="border")
+        return found[0, 0, 0, 0]
 
 
 def _small(grid: HashGrid, generator: torch.Generator) -> Tensor:

@@ -27,6 +27,14 @@ class RaySamples:
     directions: Float[Tensor, "samples 3"]
     step: float
 
+    def middles(self, weights: Float[Tensor, "samples"]) -> Float[Tensor, "rays 3"]:
+        """Where each ray meets the surface: its samples' mean by weight; not differentiated."""
+        weights, of_ray = weights.detach(), self.packed.ray_indices
+        n = len(self.batch.inside)
+        total = weights.new_zeros(n).index_add(0, of_ray, weights)
+        t = weights.new_zeros(n).index_add(0, of_ray, weights * self.packed.t_mids) / total.clamp_min(1e-6)
+        return self.batch.rays.at(t)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendering:

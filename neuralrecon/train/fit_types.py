@@ -99,6 +99,7 @@ class FitConfig:
     occupancy_resolution: int = 128
     checkpoint_every: int = 500
     robust_depth: bool = True
+    doubts_color: bool = True
     w_color: float = 0.5
     w_silhouette: float = 0.1
     w_eikonal: float = 0.2

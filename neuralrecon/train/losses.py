@@ -7,19 +7,29 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
+_USUAL_ERROR = 0.01
 
-def color_loss(
-    rendered: Float[Tensor, "rays 3"],
-    opacity: Float[Tensor, "rays"],
-    recorded: Float[Tensor, "rays 3"],
-    inside: Bool[Tensor, "rays"],
-) -> Tensor:
-    """Huber (corner at 0.1) over sRGB of the pixels in the silhouettes; unit: sRGB, white = 1.
+
+def color_errors(
+    rendered: Float[Tensor, "rays 3"], opacity: Float[Tensor, "rays"], recorded: Float[Tensor, "rays 3"]
+) -> Float[Tensor, "rays"]:
+    """Huber (corner at 0.1) over sRGB; unit: sRGB, white = 1.
 
     Premultiplied colours are compared with the photograph at the same opacity: covering more pixels must not pay here,
     or every silhouette that is slightly off would swell the solid. How far it reaches is the silhouettes' business.
     """
-    per_ray = huber_loss(rendered, opacity[:, None] * recorded, delta=0.1, reduction="none").mean(dim=1) / 0.1
+    return huber_loss(rendered, opacity[:, None] * recorded, delta=0.1, reduction="none").mean(dim=1) / 0.1
+
+
+def color_loss(
+    errors: Float[Tensor, "rays"], doubt: Float[Tensor, "rays"], inside: Bool[Tensor, "rays"]
+) -> Tensor:
+    """Mean error of the pixels in the silhouettes, each with a weight of exp(-doubt); unit: sRGB, white = 1.
+
+    Doubt costs what it saves where errors are `_USUAL_ERROR`: minus the logarithm of an exponential distribution whose
+    scale is learned, but never below that (after Kendall and Gal 2017, eq. 8).
+    """
+    per_ray = errors * torch.exp(-doubt) + _USUAL_ERROR * doubt
     return (per_ray * inside).sum() / inside.sum().clamp_min(1)
 
 

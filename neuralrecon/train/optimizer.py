@@ -11,7 +11,7 @@ from ..ops.buffers import give_back
 from .fit_types import FitConfig
 
 _BETAS, _EPS = (0.9, 0.99), 1e-15
-_RATE_SENSOR_COLORS, _RATE_CORRECTIONS = 1e-3, 1e-2
+_RATE_SENSOR_COLORS, _RATE_CORRECTIONS, _RATE_DOUBT = 1e-3, 1e-2, 2e-2
 _ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -23,12 +23,13 @@ class Optimizer:
         self._table_moments = [(torch.zeros_like(t), torch.zeros_like(t)) for t in self._tables]
         self._table_rate, self._n_steps = config.learning_rate_table, 0
         colors, corrections = [model.sensors.log_gain, model.sensors.offset], model.sensors.corrections()
-        self._corrections = corrections
-        known = {id(p) for p in self._tables + colors + corrections}
+        self._corrections, self._doubt = corrections, model.doubt
+        known = {id(p) for p in [*self._tables, *colors, *corrections, model.doubt]}
         groups = [
             ([p for p in model.parameters() if id(p) not in known], config.learning_rate_network),
             (colors, _RATE_SENSOR_COLORS),
             (corrections, _RATE_CORRECTIONS),
+            ([model.doubt], _RATE_DOUBT),
         ]
         self._rest = torch.optim.Adam(
             [{"params": parameters, "lr": rate} for parameters, rate in groups], betas=_BETAS, eps=_EPS, fused=True
@@ -46,6 +47,8 @@ class Optimizer:
         for group, rate in zip(self._rest.param_groups, self._base_rates, strict=True):
             group["lr"] = rate * rate_factor
         self._rest.step()
+        with torch.no_grad():
+            self._doubt.clamp_(min=0.0)
         self._n_steps += 1
         settings = AdamSettings(rate=self._table_rate * rate_factor, betas=_BETAS, eps=_EPS, step=self._n_steps)
         for table, (mean, variance) in zip(self._tables, self._table_moments, strict=True):

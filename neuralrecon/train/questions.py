@@ -132,7 +132,9 @@ class Questions:
                 displacement=None if displacement is None else displacement.split(parts)[2],
             )
             batch = self.seen.batch
-            terms["color"] = config.w_color * losses.color_loss(image.colors, image.opacity, batch.colors, batch.inside)
+            errors = losses.color_errors(image.colors, image.opacity, batch.colors)
+            doubt = model.color_doubt(self.seen.middles(image.weights)) if config.doubts_color else torch.zeros_like(errors)
+            terms["color"] = config.w_color * losses.color_loss(errors, doubt, batch.inside)
             terms["silhouette"] = config.w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
         if displacement is not None:
             terms["sensors"] = config.w_sensors * model.sensors.prior()
