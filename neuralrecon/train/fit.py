@@ -20,6 +20,7 @@ from .batches import Batches
 from .checkpoint import FIT_FILE, TrainingState, load_training, save_fit
 from .fit_types import Device, Fit, FitConfig, device_of
 from .optimizer import Optimizer
+from .patches import Views
 from .progress import SCALARS_FILE, Progress
 from .questions import Questions, Unseen
 from .schedule import BAND, Moment
@@ -61,6 +62,10 @@ def fit(
     model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder, where)
     room = free_room(scene.unit_from_world, scene.floor_m)
     room_there = room.to(where)
+    views = None
+    if scene.pixels is not None and config.w_patches:
+        middle = scene.unit_from_world.apply((scene.box.low + scene.box.high) / 2)
+        views = Views.of(scene.pixels, middle, where)
     batches = Batches(scene=scene, config=config, seed=seed, device=where)
     progress = Progress(
         steps=config.steps, first_step=first_step, path=folder / SCALARS_FILE if folder is not None else None
@@ -80,7 +85,7 @@ def fit(
         displacement = asked.displacement(model.sensors) if now.refines_sensors else None
         if displacement is not None:
             sdf = sdf + (gradients.detach() * displacement).sum(dim=1)
-        terms = asked.terms(model, config, sdf, gradients, now, displacement)
+        terms = asked.terms(model, config, sdf, gradients, now, displacement, views, occupancy)
         weighted = torch.stack(list(terms.values()))
         optimizer.descend(weighted.sum(), now.rate)
         progress.step(step, terms, weighted, len(sdf))

@@ -52,6 +52,7 @@ class FitConfig:
         steps: optimiser steps.
         interior_rays: rays a step through pixels inside the silhouettes.
         edge_rays: rays a step through pixels along the silhouettes' outlines.
+        patch_rays: of the interior rays, those whose patches are compared with neighbouring photographs.
         depth_rays: depth readings a step.
         learning_rate_table: Adam's highest rate for the hash tables.
         learning_rate_network: Adam's highest rate for the networks.
@@ -69,6 +70,8 @@ class FitConfig:
         w_eikonal: weight of (|gradient| - 1)^2.
         w_depth: weight of the truncated sdf around depth readings, per mm.
         w_free: weight of the free space before depth readings, per mm.
+        w_patches: weight of 1 - correlation of patches in neighbouring photographs.
+        patches_from: share of the fit from which patches are compared.
         w_bending: weight of the difference between gradients of neighbouring points near the surface.
         refine_from: share of the fit from which the sensors' calibration is refined; 1 never does.
         sensor_turn_deg: standard deviation of the error of a sensor's given rotation.
@@ -86,6 +89,7 @@ class FitConfig:
     steps: int = 1000
     interior_rays: int = 768
     edge_rays: int = 384
+    patch_rays: int = 128
     depth_rays: int = 3072
     learning_rate_table: float = 2e-3
     learning_rate_network: float = 2e-3
@@ -106,6 +110,8 @@ class FitConfig:
     w_depth: float = 0.3
     w_free: float = 0.1
     w_bending: float = 0.1
+    w_patches: float = 0.3
+    patches_from: float = 0.4
     refine_from: float = 0.2
     sensor_turn_deg: float = 0.03
     sensor_shift_mm: float = 0.3

@@ -16,6 +16,7 @@ from ..scene import ColorRays, DepthRays
 from . import losses
 from .depth_probes import DepthProbes
 from .fit_types import FitConfig
+from .patches import Crossings, Views, compare, patch_loss
 from .schedule import BAND, Moment
 
 _STEP = 1.5  # distance of samples, in blurs: less than the standard deviation (1.8) of the logistic density
@@ -116,6 +117,8 @@ class Questions:
         gradients: Float[Tensor, "points 3"],
         now: Moment,
         displacement: Float[Tensor, "points 3"] | None,
+        views: Views | None,
+        occupancy: Occupancy,
     ) -> dict[str, Tensor]:
         """The weighted loss terms, from what the model says at `points`."""
         counts = [len(self.below), len(self.deep), len(self.seen.points) if self.seen is not None else 0]
@@ -136,6 +139,12 @@ class Questions:
             doubt = model.color_doubt(self.seen.middles(image.weights)) if config.doubts_color else torch.zeros_like(errors)
             terms["color"] = config.w_color * losses.color_loss(errors, doubt, batch.inside)
             terms["silhouette"] = config.w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
+            if views is not None and now.compares_patches:
+                packed, n_rays = self.seen.packed, min(config.patch_rays, config.interior_rays)
+                crossings = Crossings.find(packed, n_rays, *of_seen, self.seen.step)
+                refines = displacement is not None
+                alike = compare(views, batch, crossings, model.sensors, occupancy, refines=refines)
+                terms["patches"] = config.w_patches * patch_loss(*alike, n_rays)
         if displacement is not None:
             terms["sensors"] = config.w_sensors * model.sensors.prior()
         if counts[0]:

@@ -20,6 +20,7 @@ class Moment:
     rate: float
     cos_anneal: float
     refines_sensors: bool
+    compares_patches: bool
     unit_per_mm: float
     least_spread_mm: float
     depth_share: float
@@ -33,6 +34,7 @@ class Moment:
             rate=learning_rate(done, 0.02, 0.02),
             cos_anneal=min(1.0, 4 * done),
             refines_sensors=config.refine_from <= done < 1,
+            compares_patches=config.w_patches > 0 and config.patches_from <= done < 1,
             unit_per_mm=unit_per_mm,
             least_spread_mm=geometric(*_SPREAD_MM, done / _SPREAD_UNTIL),
             depth_share=depth_share,
