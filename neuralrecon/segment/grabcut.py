@@ -14,6 +14,8 @@ _STEP, _N_STEPS = 4, 64  # of the looked up colours
 # log odds: what a pixel can count for at most, what lying well within the hull of the others counts, what makes sure
 _MOST_ODDS, _ODDS_WITHIN, _SURE_ODDS = 4.0, 3.0, 2.0
 _HULL_EXCESS_PX = 2.0  # how much wider than the object a hull by vote is all around, at least
+_LEVELS_AN_ODD = 24.0
+_ODDS_WEIGHT = 12.0  # of a log odd of 1, against 50 for an edge between equal neighbours
 _SMOOTHING = 0.01  # of the object's size: over which colours are taken together
 
 Outline = Bool[np.ndarray, "v u"]
@@ -97,6 +99,19 @@ def cut_alone(rgb: UInt8[np.ndarray, "v u 3"], region: Region, *, n_iterations: 
     return _cut(rgb, region, _no_mixtures(), n_iterations, surround=surround, mode=cv2.GC_INIT_WITH_MASK)
 
 
+def cut_by_odds(log_odds: Float32[np.ndarray, "v u"], region: Region) -> Outline:
+    """The object by each pixel's log odds, cut where these change.
+
+    The odds are looked at as grey levels of a picture with a model of one Gaussian each, whose densities have them.
+    """
+    grey = np.clip(128 + log_odds * _LEVELS_AN_ODD, 0, 255).round().astype(np.uint8)
+    # two densities, 2 m apart, of variance s2: their log ratio has slope 2 m / s2 in the grey level
+    apart = 64.0
+    variance = 2 * apart / (_ODDS_WEIGHT / _LEVELS_AN_ODD)
+    mixtures = (_one_gaussian(128 - apart, variance), _one_gaussian(128 + apart, variance))
+    return _cut(np.repeat(grey[..., None], 3, axis=2), region, mixtures, 1, surround=0.0, mode=cv2.GC_EVAL_FREEZE_MODEL)
+
+
 def depth_px(mask: Outline) -> Float32[np.ndarray, "v u"]:
     """How far each pixel of the mask lies from the nearest one that is not in it, 0 off the mask.
 
@@ -146,6 +161,15 @@ def _log_likelihood(mixture: np.ndarray, bgr: Float64[np.ndarray, "colors 3"]) -
             fit = -0.5 * np.einsum("ci,ij,cj->c", off, np.linalg.inv(broad), off)
             terms.append(fit + np.log(weight) - 0.5 * np.linalg.slogdet(broad)[1])
     return np.logaddexp.reduce(np.stack(terms))
+
+
+def _one_gaussian(level: float, variance: float) -> Float64[np.ndarray, "1 65"]:
+    """A mixture that knows the first channel only."""
+    mixture = np.zeros((1, _N_VALUES))
+    mixture[0, 0] = 1.0
+    mixture[0, _N_GAUSSIANS : _N_GAUSSIANS + 3] = (level, 128.0, 128.0)
+    mixture[0, 4 * _N_GAUSSIANS : 4 * _N_GAUSSIANS + 9] = np.diag([variance, 1e6, 1e6]).ravel()
+    return mixture
 
 
 def _no_mixtures() -> Mixtures:

@@ -75,6 +75,7 @@ def find_outlines(
     points: Float[np.ndarray, "points 3"] | None,
     box: Box | None,
     floor: float | None,
+    firsts: Sequence[Outline] | None = None,
 ) -> Found:
     """Outlines of the one object that all views show; given ones stay as they are.
 
@@ -83,11 +84,12 @@ def find_outlines(
         points: on the object, in world.
         box: around the object in world, if it is known.
         floor: height of the table in world, None without one.
+        firsts: first guesses; made from backdrop or points by default.
 
     Raises:
         EvidenceError: nothing tells where the object is, or the views contradict each other.
     """
-    outlines = _first_outlines(views, points)
+    outlines = _first_outlines(views, points) if firsts is None else list(firsts)
     box = box or locate(*_telling(views, outlines), _ROUNDS[0].contrary_share)
     for number, step in enumerate(_ROUNDS):
         hull = carved(views, outlines, _lifted(box, floor), step)

@@ -21,6 +21,7 @@ from ..files import replacing
 from ..geometry import Rigid
 from .consistency import compared
 from .outlines import Box, Found, carved, find_outlines, finer, in_threads, located
+from .pieces import filled
 from .place import Place, find_place
 from .report import REPORT_FILE, SegmentReport, TableFrom, read_report, write_report
 from .views import Outline, View
@@ -28,7 +29,7 @@ from .views import Outline, View
 log = logging.getLogger(__name__)
 
 POINTS_FILE = "points.ply"
-_METHOD = 3  # raise it when outlines come out otherwise, so that old ones are not used again
+_METHOD = 4  # raise it when outlines come out otherwise, so that old ones are not used again
 _LEAST_VIEWS = 3
 _BOUNDS_MARGIN = 0.05  # of the longest side
 
@@ -42,12 +43,16 @@ class SegmentConfig:
         fine_px: longer side of the object in the last cut; the masks are as fine as that, at most as the photographs.
         least_iou: an outline that agrees less with the hull of all others is left out, a given one, too.
         assume_table: take an object whose table shows no points to rest on the plane under its own points.
+        sam_weights: file of Segment Anything's weights, for masks=sam.
+        sam_model: which of its models that is: vit_b, vit_l or vit_h.
     """
 
     working_px: int = 480
     fine_px: int = 800
     least_iou: float = 0.75
     assume_table: bool = True
+    sam_weights: Path | None = None
+    sam_model: str = "vit_b"
 
     def __post_init__(self) -> None:
         if self.working_px < 64 or self.fine_px < 64 or not 0 <= self.least_iou < 1:
@@ -57,13 +62,16 @@ class SegmentConfig:
             )
 
 
-def segment(capture: Capture, config: SegmentConfig, out_folder: Path) -> Capture:
+def segment(capture: Capture, config: SegmentConfig, out_folder: Path, *, again: bool = False) -> Capture:
     """The capture with an outline of the object in every photograph, as masks in `out_folder` (object = white).
 
     Outlines that the capture has stay as they are. If it has no table but points that show one, its world is moved so
     that z = 0 is the table, z up, and `points_path` is a file of the moved points; `segment.json` has the move and how
     well each outline agrees with the others (`read_report`). Outlines that agree too little are left out, with a line
     in `left_out`. What is already in `out_folder` from the same capture and settings is used again.
+
+    Args:
+        again: find all outlines anew, with the given masks, holes filled, as the first guess.
 
     Raises:
         CaptureError: a file that cannot be read.
@@ -77,17 +85,14 @@ def segment(capture: Capture, config: SegmentConfig, out_folder: Path) -> Captur
     images = capture.images_of(SensorKind.color)
     if len(images) < _LEAST_VIEWS:
         raise EvidenceError(f"{capture.root}: {len(images)} photographs, need {_LEAST_VIEWS} for outlines; add some")
-    settings = _digest(capture, config)
-    report = _left_there(out_folder, settings)
+    settings = digest(capture, config, "again" if again else "colors")
+    report = left_there(out_folder, settings)
     if report is None:
-        report = _segment(capture, images, config, settings, out_folder)
-    for view in report.views:
-        if not view.kept:
-            log.warning("outlines: %s agrees with the others by IoU %.2f only: left out", view.image, view.iou)
-    return _outlined(capture, images, report, out_folder)
+        report = _segment(capture, images, config, settings, out_folder, again=again)
+    return with_outlines(capture, images, report, out_folder)
 
 
-def _left_there(folder: Path, settings: str) -> SegmentReport | None:
+def left_there(folder: Path, settings: str) -> SegmentReport | None:
     """The report of the same work done before, if all of its files are still there."""
     if not (folder / REPORT_FILE).exists():
         return None
@@ -99,13 +104,16 @@ def _left_there(folder: Path, settings: str) -> SegmentReport | None:
 
 
 def _segment(
-    capture: Capture, images: Sequence[Image], config: SegmentConfig, settings: str, folder: Path
+    capture: Capture, images: Sequence[Image], config: SegmentConfig, settings: str, folder: Path, *, again: bool
 ) -> SegmentReport:
     log.info("outlines: %d of %d photographs have none", sum(i.mask_path is None for i in images), len(images))
     (folder / REPORT_FILE).unlink(missing_ok=True)
     points = read_points(capture)
     views = in_threads(lambda image: View.read(capture, image, _downscale(capture, image, config.working_px)), images)
     place = find_place(capture, views, points, assume_table=config.assume_table)
+    firsts = [np.zeros(v.rgb.shape[:2], bool) if v.given is None else filled(v.given) for v in views] if again else None
+    if again:
+        views = [replace(v, given=None) for v in views]
     if place.move is not None and points is not None:
         views = [view.moved(place.move) for view in views]
         _write_points(points, place.move, folder / POINTS_FILE)
@@ -113,7 +121,7 @@ def _segment(
         masks, box = {}, place.box or located(views)
     else:
         floor = None if place.table == TableFrom.nothing else 0.0
-        found = find_outlines(views, place.on_object, place.box, floor)
+        found = find_outlines(views, place.on_object, place.box, floor, firsts)
         masks, box = _write_masks(capture, views, found, config, folder), found.box
     report = _report(capture, views, box, place, masks, config, settings, folder)
     write_report(report, folder)
@@ -146,7 +154,7 @@ def _write_masks(
             return None
         with replacing(folder / name) as temporary:
             Picture.fromarray(np.pad(mask, rest, mode="edge").astype(np.uint8) * 255).save(temporary)
-        return _key(view.image), name
+        return key_of(view.image), name
 
     written = in_threads(write, range(len(views)))
     log.info("outlines: %d masks in %s", sum(w is not None for w in written), folder)
@@ -164,8 +172,8 @@ def _report(
     folder: Path,
 ) -> SegmentReport:
     """How the masks as they are on disk agree."""
-    told = [v for v in views if v.given is not None or _key(v.image) in masks]
-    outlines = [_on_disk(capture, v, folder / masks[_key(v.image)]) if v.given is None else v.given for v in told]
+    told = [v for v in views if v.given is not None or key_of(v.image) in masks]
+    outlines = [_on_disk(capture, v, folder / masks[key_of(v.image)]) if v.given is None else v.given for v in told]
     hull = carved(told, outlines, box)
     low, high = hull.box()
     margin = _BOUNDS_MARGIN * float((high - low).max())
@@ -187,15 +195,19 @@ def _on_disk(capture: Capture, view: View, file: Path) -> Outline:
     return read_mask(small, replace(view.image, mask_path=file, object_is_black=False))
 
 
-def _outlined(capture: Capture, images: Sequence[Image], report: SegmentReport, folder: Path) -> Capture:
+def with_outlines(capture: Capture, images: Sequence[Image], report: SegmentReport, folder: Path) -> Capture:
+    """The capture with the masks of a report; `images` are those that should have one."""
+    for view in report.views:
+        if not view.kept:
+            log.warning("outlines: %s agrees with the others by IoU %.2f only: left out", view.image, view.iou)
     disagreeing = {view.image: view.iou for view in report.views if not view.kept}
     lines = []
     outlined = []
     for image in capture.images:
-        mask = report.masks.get(_key(image))
+        mask = report.masks.get(key_of(image))
         known = image if mask is None else replace(image, mask_path=folder / mask, object_is_black=False)
-        if _key(image) in disagreeing:
-            iou = disagreeing[_key(image)]
+        if key_of(image) in disagreeing:
+            iou = disagreeing[key_of(image)]
             lines.append(f"{image.path}: its outline agrees with those of the other views by IoU {iou:.2f} only")
             known = replace(image, mask_path=None)
         elif image in images and known.mask_path is None:
@@ -217,11 +229,12 @@ def _write_points(points: SparsePoints, move: Rigid, file: Path) -> None:
         cloud.export(temporary)
 
 
-def _key(image: Image) -> str:
+def key_of(image: Image) -> str:
+    """The name of a photograph in reports."""
     return f"{image.sensor}/{image.frame}/{image.path.name}"
 
 
-def _digest(capture: Capture, config: SegmentConfig) -> str:
+def digest(capture: Capture, config: SegmentConfig, way: str) -> str:
     """All that the outlines depend on: settings, calibration, and the files by name, size and date."""
 
     def stamp(path: Path | None) -> list[object] | None:
@@ -231,10 +244,10 @@ def _digest(capture: Capture, config: SegmentConfig) -> str:
         return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
 
     told = [
-        [_METHOD, asdict(config)],
+        [_METHOD, way, asdict(config) | {"sam_weights": str(config.sam_weights)}],
         [capture.has_table, capture.bounds, stamp(capture.points_path)],
         [[asdict(s.camera), s.sensor_from_rig.matrix().tolist()] for s in capture.sensors],
         [[f.name, f.rig_from_world.matrix().tolist()] for f in capture.frames],
-        [[_key(i), i.object_is_black, stamp(i.path), stamp(i.mask_path)] for i in capture.images],
+        [[key_of(i), i.object_is_black, stamp(i.path), stamp(i.mask_path)] for i in capture.images],
     ]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()

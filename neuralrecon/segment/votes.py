@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.ndimage import binary_closing, binary_dilation
+from scipy.ndimage import binary_dilation, binary_erosion
 from torch import Tensor
 
 from ..errors import EvidenceError
@@ -16,7 +17,7 @@ from .views import Outline, View
 
 _LEAST_SHARE_SEEN = 0.5  # a cell that fewer images show is no part of the hull
 _LOCATING_CELLS = 48
-_NEIGHBOURS = np.ones((3, 3), bool)
+_NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,8 @@ class VotedHull:
         low, high = pixel.min(axis=0), pixel.max(axis=0) + 1
         crop = np.zeros(tuple((high - low + 2 * reach + 2)[::-1]), bool)
         crop[tuple((pixel - low + reach + 1).T[::-1])] = True
-        closed = binary_closing(crop, _NEIGHBOURS, iterations=reach)
+        around = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+        closed = cv2.morphologyEx(crop.astype(np.uint8), cv2.MORPH_CLOSE, around) > 0
         image[low[1] : high[1], low[0] : high[0]] = closed[reach + 1 : -reach - 1, reach + 1 : -reach - 1]
         return image
 
@@ -78,22 +80,41 @@ def vote(
     cell = float((high - low).max()) / resolution
     axes = [torch.arange(a + cell / 2, b, cell) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
     centers = torch.cartesian_prod(*axes).float()
-    contrary, n_seen = torch.zeros(2, len(centers))
-    for view, outline in zip(views, outlines, strict=True):
-        alive = contrary - contrary_share * len(views) < 2
-        centers, contrary, n_seen = centers[alive], contrary[alive], n_seen[alive]
-        uv, seen, _ = view.project(centers)
-        contrary += seen & ~_at(outline, uv, seen)
-        n_seen += seen
-    excess = contrary - contrary_share * n_seen
-    alive = (excess < 2) & (n_seen >= max(1.0, _LEAST_SHARE_SEEN * len(views)))
-    hull = VotedHull(centers=centers[alive], excess=excess[alive], contrary_share=contrary_share, cell=cell)
+    hull = _voted(centers, views, outlines, cell, contrary_share)
     if not bool((hull.excess < 1).any()):
         raise EvidenceError(
             f"{len(views)} outlines have no common solid in the box {low.round(4).tolist()} to "
             f"{high.round(4).tolist()}: poses and outlines contradict each other; check the calibration, or give masks"
         )
     return hull
+
+
+def _voted(
+    centers: Float[Tensor, "cells 3"], views: Sequence[View], outlines: Sequence[Outline], cell: float, share: float
+) -> VotedHull:
+    contrary, n_seen = torch.zeros(2, len(centers))
+    for view, outline in zip(views, outlines, strict=True):
+        alive = contrary - share * len(views) < 2
+        centers, contrary, n_seen = centers[alive], contrary[alive], n_seen[alive]
+        uv, seen, _ = view.project(centers)
+        contrary += seen & ~_at(outline, uv, seen)
+        n_seen += seen
+    excess = contrary - share * n_seen
+    alive = (excess < 2) & (n_seen >= max(1.0, _LEAST_SHARE_SEEN * len(views)))
+    return VotedHull(centers=centers[alive], excess=excess[alive], contrary_share=share, cell=cell)
+
+
+def vote_finer(hull: VotedHull, views: Sequence[View], outlines: Sequence[Outline]) -> VotedHull:
+    """The same hull of half the cells' side, along its surface only, as its look needs no more."""
+    low = hull.centers.amin(0)
+    index = ((hull.centers - low) / hull.cell).round().long() + 1
+    solid = np.zeros(tuple((index.amax(0) + 2).tolist()), bool)
+    solid[tuple(index[hull.excess < 1].t())] = True
+    deep = np.asarray(binary_erosion(solid, iterations=2), bool)
+    shell = torch.from_numpy(np.argwhere(np.asarray(binary_dilation(solid), bool) & ~deep))
+    corners = (torch.cartesian_prod(*[torch.tensor([-0.25, 0.25])] * 3) + 0.0)[None]
+    centers = (low + hull.cell * ((shell - 1)[:, None] + corners)).reshape(-1, 3).float()
+    return _voted(centers, views, outlines, hull.cell / 2, hull.contrary_share)
 
 
 def locate(views: Sequence[View], outlines: Sequence[Outline], contrary_share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -134,7 +155,7 @@ def nearest_to_rays(origins: Float[np.ndarray, "rays 3"], directions: Float[np.n
 
 
 def _at(outline: Outline, uv: Tensor, seen: Tensor) -> Tensor:
-    wide = torch.from_numpy(binary_dilation(outline, _NEIGHBOURS))
+    wide = torch.from_numpy(cv2.dilate(outline.astype(np.uint8), _NEIGHBOURS) > 0)
     height, width = outline.shape
     pixel = uv.nan_to_num(0.0, 0.0, 0.0).floor().long()
     return wide[pixel[:, 1].clamp(0, height - 1), pixel[:, 0].clamp(0, width - 1)] & seen

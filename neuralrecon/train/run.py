@@ -20,7 +20,7 @@ from ..extract import extract_mesh, write_mesh
 from ..files import replacing
 from ..label import LabelSummary, write_labels
 from ..scene import Scene
-from ..segment import segment
+from ..segment import MasksFrom, outlined, segment
 from ..simulate import simulate
 from . import Fit, device_of, fit
 from .checkpoint import FIT_FILE, load_training
@@ -142,10 +142,12 @@ def _prepared(path: Path, known: Capture | None, config: RunConfig, folder: Path
     else:
         with stages.timed("calibration"):
             prepared = refined(known, config.calibration, config.calibrate, folder / CALIBRATION_FOLDER)
-    if not lacks_outlines(prepared.capture):
-        return prepared
-    with stages.timed("segmentation"):
-        return replace(prepared, capture=segment(prepared.capture, config.segment, folder / MASK_FOLDER))
+    if lacks_outlines(prepared.capture) and config.masks in (MasksFrom.auto, MasksFrom.given):
+        with stages.timed("segmentation"):
+            return replace(prepared, capture=segment(prepared.capture, config.segment, folder / MASK_FOLDER))
+    with stages.timed("masks"):
+        found = outlined(prepared.capture, config.masks, config.segment, folder / MASK_FOLDER)
+    return replace(prepared, capture=found.capture, warnings=(*prepared.warnings, *found.warnings))
 
 
 def _settings(config: RunConfig) -> str:

@@ -13,7 +13,7 @@ from ..evaluate import EvaluateConfig
 from ..extract import MeshConfig
 from ..label import LabelConfig
 from ..scene import SceneConfig
-from ..segment import SegmentConfig
+from ..segment import MasksFrom, SegmentConfig
 from ..simulate import SimulateConfig
 from . import Device, FitConfig
 from .prepared import CalibrationFrom
@@ -57,10 +57,13 @@ class RunConfig:
         calibration: the capture's own (given), that one refined, or a new one from the photographs alone (photos);
             auto refines, and takes the given one where too little can be matched. Photographs without a calibration
             are calibrated from nothing, but for refine.
+        masks: the capture's own (given), those made right (refined), new ones from what differs from a turntable's
+            backdrop (background), or by Segment Anything (sam); auto refines given masks only if they contradict each
+            other. Where most photographs have none, auto and given find outlines by colours.
         simulate: how a demo object's capture is made.
         calibrate: how a calibration is refined.
         photos: how photographs are calibrated from nothing.
-        segment: how outlines are found if most photographs have no mask.
+        segment: how outlines are found and refined.
     """
 
     object: ObjectConfig = field(default_factory=ObjectConfig)
@@ -76,6 +79,7 @@ class RunConfig:
     downscale: int = 1
     formats: list[MeshFormat] = field(default_factory=list)
     calibration: CalibrationFrom = CalibrationFrom.auto
+    masks: MasksFrom = MasksFrom.auto
     simulate: SimulateConfig = field(default_factory=SimulateConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     photos: PhotosConfig = field(default_factory=PhotosConfig)
