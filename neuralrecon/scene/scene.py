@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from skimage.morphology import convex_hull_image
+from torch import Tensor
 
 from ..capture import Capture, Frame, Image, SensorKind
 from ..capture.pixels import camera_of, read_depth
@@ -142,6 +144,14 @@ class Scene:
             is_metric=capture.is_metric,
             world_per_mm=world_per_mm,
         )
+
+    def known_free(self, beyond_mm: float) -> Float[Tensor, "points 3"]:
+        """Centres (unit) of cells in the hull, or less than this outside of it, that depth says are free."""
+        if self.readings is None:
+            return torch.zeros(0, 3)
+        cells = self.readings.free.nonzero()
+        centers = (cells + 0.5) / self.readings.free.shape[0]
+        return centers[self.hull.look_up(centers) < beyond_mm * self.unit_per_mm]
 
     @property
     def unit_per_mm(self) -> float:

@@ -21,9 +21,9 @@ _CELL_MM = 2.0
 _MOST_CELLS = 192  # a side of the grid
 _CLEAR_CELLS = 4  # so far before a reading the way to it counts
 _WAY_CELLS = 60
-_ALONE, _AGAINST = 0.5, 0.15  # what no other image need confirm; what readings before it count
+_ALONE, _AGAINST = 0.5, 0.3  # what no other image need confirm; what readings before it count
 _CONFIRMED = 0.5  # a reading believed so far tells free room
-_FREE_IMAGES = 3  # so many images must tell it
+_FREE_IMAGES = 5  # so many images must tell it
 _FREE_MM = 8.0  # and end so far before their readings: more than the sensors' errors
 
 

@@ -18,7 +18,7 @@ from .schedule import Moment
 
 _CLEARANCE_MM = 1.0
 _STEPS_ON_WAY = 28
-_COVER_MM = 1.5
+_COVER_MM = 2.0
 _ROOM_FOR_ERRORS_MM = 50.0  # a wrong reading may lie anywhere in so much
 
 

@@ -29,7 +29,7 @@ from .start import first_occupancy, start_from_hull
 log = logging.getLogger(__name__)
 
 _REFRESH_EVERY, _REFRESH_WHOLE_EVERY = 20, 400
-_KEPT_VIEWS = 40
+_KEPT_VIEWS, _FREE_BEYOND_MM = 40, 2.0
 _DENSE_PER_MM2 = 6.0
 
 
@@ -62,6 +62,7 @@ def fit(
     model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder, where)
     room = free_room(scene.unit_from_world, scene.floor_m)
     room_there = room.to(where)
+    known_free = scene.known_free(_FREE_BEYOND_MM).to(where)
     views = None
     if scene.pixels is not None and config.w_patches:
         middle = scene.unit_from_world.apply((scene.box.low + scene.box.high) / 2)
@@ -78,7 +79,7 @@ def fit(
             progress.read()  # a refresh waits for a GPU anyway, and must not see a model that is not finite
             occupancy = _refreshed(occupancy, model, now, allowed, whole=step % _REFRESH_WHOLE_EVERY == 0)
         if step % _REFRESH_EVERY == 0 or step == first_step:
-            unseen = Unseen.of(room, occupancy)
+            unseen = Unseen.of(room, occupancy, known_free)
 
         asked = Questions.draw(batches.at(step), config, model.sensors, occupancy, unseen, room_there, now, generator)
         sdf, gradients = model.surface(asked.points, now.levels)

@@ -67,6 +67,11 @@ def free_space_loss(sdf_mm: Float[Tensor, "points"], clearance_mm: float, inlier
     return (torch.relu(clearance_mm - sdf_mm) * inlier).mean()
 
 
+def known_free_loss(sdf_mm: Float[Tensor, "points"], clearance_mm: float) -> Tensor:
+    """Points that many depth images have looked through lie outside, by `clearance_mm` at least; unit: mm."""
+    return torch.relu(clearance_mm - sdf_mm).mean()
+
+
 def bending_loss(gradients: Float[Tensor, "points 3"], gradients_beside: Float[Tensor, "points 3"]) -> Tensor:
     """Mean squared difference of the gradients of neighbouring points: damps ripples; no unit (about radian^2)."""
     return (gradients - gradients_beside).square().sum(dim=1).mean()

@@ -22,30 +22,38 @@ from .schedule import BAND, Moment
 _STEP = 1.5  # distance of samples, in blurs: less than the standard deviation (1.8) of the logistic density
 _FREE_ROOM_MM = 60.0
 _DEEP_ENOUGH_MM = 5.0  # beyond the band
-_POINTS_BELOW, _DEEP_POINTS = 1024, 1024
+_POINTS_BELOW, _DEEP_POINTS, _FREE_POINTS = 1024, 1024, 1024
+_CLEARANCE_MM = 2.0
+_ALONE = 5.0  # what silhouettes count more where depth says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unseen:
-    """Where no ray comes: below `floor` (the table's height in unit lengths, 0 without one), and deep in the solid."""
+    """Where no ray comes: below `floor` (the table's height in unit lengths, 0 without one), and deep in the solid.
+
+    And `free`, points within the silhouettes that rays of depth have passed.
+    """
 
     floor: float
     deep_cells: Int[Tensor, "cells 3"]
+    free: Float[Tensor, "free 3"]
 
     @staticmethod
-    def of(room: Box, occupancy: Occupancy) -> Unseen:
+    def of(room: Box, occupancy: Occupancy, free: Float[Tensor, "free 3"]) -> Unseen:
         """Below the room that cameras look into (see `free_room`), and in the cells inside; waits for a GPU."""
-        return Unseen(floor=float(room.low[2]), deep_cells=(occupancy.cells == INSIDE).nonzero())
+        return Unseen(floor=float(room.low[2]), deep_cells=(occupancy.cells == INSIDE).nonzero(), free=free)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questions:
-    """Points of the unit cube, in this order: below the table, deep inside, on photographs' rays, around readings.
+    """Points of the unit cube, in this order: known to be free, below the table, deep inside, on photographs' rays,
+    around readings.
 
     `deep_sdf` is what the model last said at the deep points. `seen` is None without photographs, `probes` without
     depth.
     """
 
+    free: Float[Tensor, "free 3"]
     below: Float[Tensor, "below 3"]
     deep: Float[Tensor, "deep 3"]
     deep_sdf: Float[Tensor, "deep"]
@@ -84,7 +92,11 @@ class Questions:
         below = torch.rand(n_below, 3, generator=generator, device=generator.device)
         below[:, 2] *= unseen.floor
         deep = _within(unseen.deep_cells, len(occupancy.cells), generator)
+        free = unseen.free
+        if len(free):
+            free = free[torch.randint(len(free), (_FREE_POINTS,), generator=generator, device=generator.device)]
         return Questions(
+            free=free,
             below=below,
             deep=deep,
             deep_sdf=occupancy.look_up(deep),
@@ -94,12 +106,12 @@ class Questions:
 
     @property
     def points(self) -> Float[Tensor, "points 3"]:
-        parts = [self.below, self.deep, *(part.points for part in (self.seen, self.probes) if part is not None)]
+        parts = [self.free, self.below, self.deep, *(part.points for part in (self.seen, self.probes) if part is not None)]
         return torch.cat(parts)
 
     def displacement(self, sensors: SensorModel) -> Float[Tensor, "points 3"]:
         """How all points move with the sensors' corrections (see `SensorModel.displacement`)."""
-        parts = [self.below.new_zeros(len(self.below) + len(self.deep), 3)]
+        parts = [self.below.new_zeros(len(self.free) + len(self.below) + len(self.deep), 3)]
         if self.seen is not None:
             packed = self.seen.packed
             parts.append(sensors.displacement(self.seen.batch, packed.t_mids, packed.ray_indices))
@@ -121,9 +133,10 @@ class Questions:
         occupancy: Occupancy,
     ) -> dict[str, Tensor]:
         """The weighted loss terms, from what the model says at `points`."""
-        counts = [len(self.below), len(self.deep), len(self.seen.points) if self.seen is not None else 0]
+        n_seen = len(self.seen.points) if self.seen is not None else 0
+        counts = [len(self.free), len(self.below), len(self.deep), n_seen]
         parts = [*counts, len(sdf) - sum(counts)]
-        of_below, of_deep, of_seen, of_probes = zip(sdf.split(parts), gradients.split(parts), strict=True)
+        of_free, of_below, of_deep, of_seen, of_probes = zip(sdf.split(parts), gradients.split(parts), strict=True)
         terms = {"eikonal": config.w_eikonal * losses.eikonal_loss(gradients)}
         if self.seen is not None:
             image = render(
@@ -132,13 +145,14 @@ class Questions:
                 *of_seen,
                 inv_s=1 / now.blur,
                 cos_anneal=now.cos_anneal,
-                displacement=None if displacement is None else displacement.split(parts)[2],
+                displacement=None if displacement is None else displacement.split(parts)[3],
             )
             batch = self.seen.batch
             errors = losses.color_errors(image.colors, image.opacity, batch.colors)
             doubt = model.color_doubt(self.seen.middles(image.weights)) if config.doubts_color else torch.zeros_like(errors)
             terms["color"] = config.w_color * losses.color_loss(errors, doubt, batch.inside)
-            terms["silhouette"] = config.w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
+            w_silhouette = config.w_silhouette * (_ALONE - (_ALONE - 1) * now.depth_share)
+            terms["silhouette"] = w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
             if views is not None and now.compares_patches:
                 packed, n_rays = self.seen.packed, min(config.patch_rays, config.interior_rays)
                 crossings = Crossings.find(packed, n_rays, *of_seen, self.seen.step)
@@ -148,8 +162,11 @@ class Questions:
         if displacement is not None:
             terms["sensors"] = config.w_sensors * model.sensors.prior()
         if counts[0]:
-            terms["below"] = config.w_below * losses.straight_down_loss(of_below[1])
+            known = losses.known_free_loss(of_free[0] / now.unit_per_mm, _CLEARANCE_MM)
+            terms["known_free"] = config.w_free * known
         if counts[1]:
+            terms["below"] = config.w_below * losses.straight_down_loss(of_below[1])
+        if counts[2]:
             last_mm, enough_mm = self.deep_sdf / now.unit_per_mm, BAND * now.blur / now.unit_per_mm + _DEEP_ENOUGH_MM
             terms["deep"] = config.w_deep * losses.deep_inside_loss(of_deep[0] / now.unit_per_mm, last_mm, enough_mm)
         if self.probes is not None:
