@@ -13,7 +13,6 @@ from ..geometry import Rays
 from ..ops import ray_motion
 from ..scene import ColorRays, DepthRays
 
-
 _FIRST_SPREAD_MM, _LEAST_SPREAD_MM = 3.0, 0.4
 _SPREAD_RATE = 0.05  # share of a step's readings in the running mean
 
@@ -77,7 +76,7 @@ class SensorModel(nn.Module):
     def learn_spread(
         self, off_mm: Float[Tensor, "readings"], inlier: Float[Tensor, "readings"], sensors: Int[Tensor, "readings"]
     ) -> None:
-        """Let `spread_mm`, the standard deviation of each depth sensor's readings about the surface, follow a step's."""
+        """Let `spread_mm`, the standard deviation of each sensor's readings about the surface, follow a step's."""
         n = len(self.spread_mm)
         weight = inlier.new_zeros(n).index_add(0, sensors, inlier)
         square = inlier.new_zeros(n).index_add(0, sensors, inlier * off_mm.square())

@@ -13,7 +13,6 @@ from ..errors import ConfigError
 from ..ops import N_SHADING, ColorNetwork, HashGrid, SdfNetwork, color_query, sdf_query, sdf_values, shading
 from .sensors import SensorModel
 
-
 _DOUBT_CELLS = 24
 
 

@@ -5,3 +5,5 @@ from .batch import DepthRays as DepthRays
 from .hull import VisualHull as VisualHull
 from .scene import Scene as Scene
 from .scene import SceneConfig as SceneConfig
+from .surface_kind import Surface as Surface
+from .surface_kind import SurfaceKind as SurfaceKind

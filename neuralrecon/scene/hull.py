@@ -72,6 +72,11 @@ class VisualHull:
         cells = signed_distance(solid.numpy(), np.pad(solid.numpy(), 1, mode="edge"))
         return VisualHull(sdf=torch.from_numpy((cells / n).astype(np.float32)))
 
+    def crust(self, cells: float) -> Float[Tensor, "points 3"]:
+        """Centres (unit) of the grid's cells that are less than so many cells from the surface."""
+        n = self.sdf.shape[0]
+        return ((self.sdf.abs() < cells / n).nonzero() + 0.5) / n
+
     @property
     def area(self) -> float:
         """Of the surface, in unit lengths squared: the volume of a shell around it over its thickness."""

@@ -60,7 +60,10 @@ class Readings:
         """From points per depth image, in world metres; `sensors` and `stops` count as the capture's."""
         frames = torch.cat([torch.full((len(p),), i, dtype=torch.int32) for i, p in enumerate(points)])
         centers = torch.stack([pose.inverse().translation for pose in cam_from_world])
-        in_unit, origins = unit_from_world.apply(torch.cat(list(points))).float(), unit_from_world.apply(centers).float()
+        in_unit, origins = (
+            unit_from_world.apply(torch.cat(list(points))).float(),
+            unit_from_world.apply(centers).float(),
+        )
         ways = split(in_unit, frames, origins)
         support = Support.of(ways, unit_from_world.scale * world_per_mm)
         inlier = support.probabilities(ways)

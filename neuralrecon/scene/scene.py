@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from skimage.morphology import convex_hull_image
@@ -18,14 +19,17 @@ from ..errors import ConfigError, EvidenceError
 from ..geometry import Box, Similarity
 from .crop_cache import crops_on_disk
 from .crops import crops_in_memory
+from .highlights import highlight_share
 from .hull import VisualHull, locate, unit_cube
 from .parallel import in_parallel
 from .photographs import Photograph, Pixels
 from .readings import Readings, on_object, points_of
 from .silhouettes import Silhouette
+from .surface_kind import DepthSurvey, Surface, SurfaceKind, judged, outline_of, survey_depth
 
 log = logging.getLogger(__name__)
 
+_CRUST_CELLS = 1.0
 _ASSUMED_SIZE_MM = 200.0  # of an object in a world of unknown unit
 
 
@@ -42,6 +46,8 @@ class SceneConfig:
         depth_floor_mm: depth readings lower than this above the table count as table.
         depth_tolerance_mm: how far outside the hull a depth reading may lie.
         cache_limit_gb: the most disk that the photographs' crops may take.
+        surface: matte, glossy, mirror or clear; auto judges by missing and wrong depth and by highlights. On mirror and
+            clear neighbouring photographs are not compared. All else is the same for all.
     """
 
     hold_out_every: int = 20
@@ -52,6 +58,7 @@ class SceneConfig:
     depth_floor_mm: float = 3.0
     depth_tolerance_mm: float = 4.0
     cache_limit_gb: float = 20.0
+    surface: SurfaceKind = SurfaceKind.auto
 
     def __post_init__(self) -> None:
         power = self.hull_resolution // 16
@@ -69,7 +76,8 @@ class Scene:
 
     `pixels` or `readings` is None if the capture has no photographs or no depth. `floor_m` is the height of the table
     in world, None without a table. `world_per_mm` is what all settings in mm mean in world units: 0.001, or, if the
-    world is not metric, so much that the object is 200 mm long. `held_out` are photographs that training never sees.
+    world is not metric, so much that the object is 200 mm long. `start` is the hull without what depth says is free.
+    `surface` is the kind of surface with its reason. `held_out` are photographs that training never sees.
 
     Example:
         >>> scene = Scene.from_capture(read_capture("data/bigbird/cheez_it"))  # doctest: +SKIP
@@ -83,6 +91,7 @@ class Scene:
     pixels: Pixels | None
     readings: Readings | None
     start: VisualHull
+    surface: Surface
     held_out: tuple[Photograph, ...]
     sensor_names: tuple[str, ...]
     stop_names: tuple[str, ...]
@@ -125,7 +134,9 @@ class Scene:
         hull = VisualHull.carve(
             silhouettes, unit_from_world, config.hull_resolution, config.hull_tolerance_px, floor_m, world_per_mm
         )
-        readings = _gather_readings(capture, hull, unit_from_world, config, floor_m, world_per_mm)
+        readings, survey = _gather_readings(capture, hull, unit_from_world, config, floor_m, world_per_mm)
+        pixels = Pixels.gather(kept, unit_from_world, config.edge_px) if kept else None
+        surface = _surface(config.surface, pixels, readings, hull, survey)
         unit = "m" if capture.is_metric else "world units"
         log.info("hull of %d silhouettes: %s %s", len(silhouettes), [round(x, 4) for x in box.size.tolist()], unit)
         return Scene(
@@ -134,8 +145,9 @@ class Scene:
             box=box,
             hull=hull,
             floor_m=floor_m,
-            pixels=Pixels.gather(kept, unit_from_world, config.edge_px) if kept else None,
+            pixels=pixels,
             readings=readings,
+            surface=surface,
             start=hull if readings is None else hull.without(readings.free),
             held_out=tuple(held_out),
             sensor_names=tuple(s.name for s in capture.sensors),
@@ -221,21 +233,30 @@ def _gather_readings(
     config: SceneConfig,
     floor_m: float | None,
     world_per_mm: float,
-) -> Readings | None:
+) -> tuple[Readings | None, DepthSurvey]:
     images = capture.images_of(SensorKind.depth)
     floor = None if floor_m is None else floor_m + config.depth_floor_mm * world_per_mm
     tolerance = config.depth_tolerance_mm * world_per_mm
 
-    def read(image: Image) -> torch.Tensor:
-        pose = capture.sensor_from_world(image)
-        found = points_of(read_depth(capture, image), camera_of(capture, image), pose)
-        return found[on_object(found, hull, unit_from_world, tolerance, floor)]
+    solid = unit_from_world.inverse().apply(hull.crust(_CRUST_CELLS))
+    spacing = 1 / (unit_from_world.scale * hull.sdf.shape[0])
+    if floor is not None:
+        solid = solid[solid[:, 2] > floor]
 
-    points = list(in_parallel("depth images read", read, images))
+    def read(image: Image) -> tuple[Tensor, DepthSurvey]:
+        pose, camera, depth = capture.sensor_from_world(image), camera_of(capture, image), read_depth(capture, image)
+        found = points_of(depth, camera, pose)
+        kept = on_object(found, hull, unit_from_world, tolerance, floor)
+        return found[kept], survey_depth(np.asarray(depth), kept, outline_of(solid, camera, pose, spacing))
+
+    points, surveys = [], DepthSurvey()
+    for found, survey in in_parallel("depth images read", read, images):
+        points.append(found)
+        surveys += survey
     if not sum(len(p) for p in points):
-        return None
+        return None, surveys
     sensors, stops = [s.name for s in capture.sensors], [f.name for f in capture.frames]
-    return Readings.gather(
+    readings = Readings.gather(
         points,
         [capture.sensor_from_world(image) for image in images],
         [sensors.index(image.sensor) for image in images],
@@ -243,3 +264,15 @@ def _gather_readings(
         unit_from_world,
         world_per_mm,
     )
+    return readings, surveys
+
+
+def _surface(
+    wanted: SurfaceKind, pixels: Pixels | None, readings: Readings | None, hull: VisualHull, survey: DepthSurvey
+) -> Surface:
+    if wanted != SurfaceKind.auto:
+        return Surface(kind=wanted, reason="as set", survey=survey)
+    highlights = None if pixels is None or readings is None else highlight_share(pixels, readings, hull)
+    surface = judged(survey, highlights)
+    log.info("surface: %s (%s)", surface.kind, surface.reason)
+    return surface

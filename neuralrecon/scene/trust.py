@@ -24,7 +24,7 @@ _WAY_CELLS = 60
 _ALONE, _AGAINST = 0.5, 0.3  # what no other image need confirm; what readings before it count
 _CONFIRMED = 0.5  # a reading believed so far tells free room
 _FREE_IMAGES = 5  # so many images must tell it
-_FREE_MM = 8.0  # and end so far before their readings: more than the sensors' errors
+_FREE_MM = 5.0  # and end so far before their readings: more than the sensors' errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

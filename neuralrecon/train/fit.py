@@ -64,7 +64,7 @@ def fit(
     room_there = room.to(where)
     known_free = scene.known_free(_FREE_BEYOND_MM).to(where)
     views = None
-    if scene.pixels is not None and config.w_patches:
+    if scene.pixels is not None and config.w_patches and scene.surface.is_opaque_and_rough:
         middle = scene.unit_from_world.apply((scene.box.low + scene.box.high) / 2)
         views = Views.of(scene.pixels, middle, where)
     batches = Batches(scene=scene, config=config, seed=seed, device=where)

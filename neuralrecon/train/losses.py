@@ -21,9 +21,7 @@ def color_errors(
     return huber_loss(rendered, opacity[:, None] * recorded, delta=0.1, reduction="none").mean(dim=1) / 0.1
 
 
-def color_loss(
-    errors: Float[Tensor, "rays"], doubt: Float[Tensor, "rays"], inside: Bool[Tensor, "rays"]
-) -> Tensor:
+def color_loss(errors: Float[Tensor, "rays"], doubt: Float[Tensor, "rays"], inside: Bool[Tensor, "rays"]) -> Tensor:
     """Mean error of the pixels in the silhouettes, each with a weight of exp(-doubt); unit: sRGB, white = 1.
 
     Doubt costs what it saves where errors are `_USUAL_ERROR`: minus the logarithm of an exponential distribution whose

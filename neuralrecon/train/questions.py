@@ -86,7 +86,12 @@ class Questions:
             unit = now.unit_per_mm
             corrected = sensors.corrected_depth(batch[1])
             probes = DepthProbes.place(
-                corrected, occupancy, config.truncation_mm * unit, config.bending_mm * unit, _FREE_ROOM_MM * unit, generator
+                corrected,
+                occupancy,
+                config.truncation_mm * unit,
+                config.bending_mm * unit,
+                _FREE_ROOM_MM * unit,
+                generator,
             )
         n_below = _POINTS_BELOW if unseen.floor > 0 else 0
         below = torch.rand(n_below, 3, generator=generator, device=generator.device)
@@ -106,7 +111,12 @@ class Questions:
 
     @property
     def points(self) -> Float[Tensor, "points 3"]:
-        parts = [self.free, self.below, self.deep, *(part.points for part in (self.seen, self.probes) if part is not None)]
+        parts = [
+            self.free,
+            self.below,
+            self.deep,
+            *(part.points for part in (self.seen, self.probes) if part is not None),
+        ]
         return torch.cat(parts)
 
     def displacement(self, sensors: SensorModel) -> Float[Tensor, "points 3"]:
@@ -149,7 +159,9 @@ class Questions:
             )
             batch = self.seen.batch
             errors = losses.color_errors(image.colors, image.opacity, batch.colors)
-            doubt = model.color_doubt(self.seen.middles(image.weights)) if config.doubts_color else torch.zeros_like(errors)
+            doubt = (
+                model.color_doubt(self.seen.middles(image.weights)) if config.doubts_color else torch.zeros_like(errors)
+            )
             terms["color"] = config.w_color * losses.color_loss(errors, doubt, batch.inside)
             w_silhouette = config.w_silhouette * (_ALONE - (_ALONE - 1) * now.depth_share)
             terms["silhouette"] = w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
