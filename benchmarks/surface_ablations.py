@@ -27,11 +27,38 @@ def _silhouettes(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
 
 def _depth(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
     """No depth readings at all."""
-    return replace(scene, readings=None), config
+    return replace(scene, readings=None, start=scene.hull), config
+
+
+def _mirrored(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
+    """Colours depend on place and normal only."""
+    return scene, replace(config, field=replace(config.field, mirrored=False))
+
+
+def _inliers(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
+    """Every reading near the hull is believed, and nothing is known to be free before the fit."""
+    assert scene.readings is not None
+    readings = scene.readings
+    trusting = replace(readings, inlier=torch.ones_like(readings.inlier), free=torch.zeros_like(readings.free))
+    return replace(scene, readings=trusting, start=scene.hull), replace(config, robust_depth=False)
+
+
+def _uncertainty(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
+    """Colours count everywhere alike."""
+    return scene, replace(config, doubts_color=False)
+
+
+def _patches(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
+    """Neighbouring photographs are not compared."""
+    return scene, replace(config, w_patches=0.0)
 
 
 ABLATIONS: dict[str, Ablation] = {
     "room_frame": _room_frame,
+    "mirrored": _mirrored,
+    "inliers": _inliers,
+    "uncertainty": _uncertainty,
+    "patches": _patches,
     "silhouettes": _silhouettes,
     "depth": _depth,
 }

@@ -311,7 +311,7 @@ def test_rays_of_readings_end_at_their_points() -> None:
     unit_from_world = Similarity(scale=3.0, translation=torch.tensor([0.5, 0.5, 0.2]))
     poses = [looking_at(CENTER, VIEWS[i], 0.9) for i in (3, 20)]
     points = [torch.rand(30, 3).double() * 0.1, torch.rand(50, 3).double() * 0.1 + 0.2]
-    readings = Readings.gather(points, poses, [4, 1], [7, 3], unit_from_world)
+    readings = Readings.gather(points, poses, [4, 1], [7, 3], unit_from_world, 1e-3)
     drawn = readings.draw(400, torch.Generator().manual_seed(2))
     ends = drawn.rays.at(drawn.distances)
     gaps = (ends[:, None] - unit_from_world.apply(torch.cat(points)).float()).norm(dim=2)

@@ -25,6 +25,7 @@ class FieldConfig:
         color_levels, color_log2_table_size, color_finest_resolution: the appearance's own hash grid, so that print
             does not have to go through the features that shape the surface.
         hidden: width of all hidden layers.
+        mirrored: whether colours may depend on where the viewing direction is mirrored to.
     """
 
     levels: int = 12
@@ -35,6 +36,7 @@ class FieldConfig:
     color_log2_table_size: int = 17
     color_finest_resolution: int = 1024
     hidden: int = 64
+    mirrored: bool = True
 
     def __post_init__(self) -> None:
         if not (1 <= self.levels <= 24 and 1 <= self.color_levels <= 24):
@@ -126,7 +128,10 @@ class SurfaceModel(nn.Module):
             out_bias=self.color_out.bias,
         )
         moved = points if displacement is None else points + displacement
-        return color_query(moved, shading(normals, directions, rig_from_world), network, self.config.color_grid)
+        shade = shading(normals, directions, rig_from_world)
+        if not self.config.mirrored:
+            shade = torch.cat([shade[:, :3], torch.zeros_like(shade[:, 3:])], dim=1)
+        return color_query(moved, shade, network, self.config.color_grid)
 
     def color_doubt(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
         """How far colours at a place are beyond explanation, as an exponent: what counts there is exp(-doubt) of it.

@@ -32,7 +32,7 @@ class SurfaceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DepthSurvey:
-    """Pixels of depth images that look at the object: all, those without a reading, those with one of something else."""
+    """Pixels of depth images that look at the object: all, those without a reading, those that read something else."""
 
     pixels: int = 0
     missing: int = 0

@@ -1,7 +1,7 @@
-"""How far depth readings can be believed before any surface is known, and the room that the believed ones tell free.
+"""How far depth readings can be believed before any surface is known, and what room the believed ones tell free.
 
-On clear and mirror-like objects most readings are of something else: of what lies behind, or of a mirrored picture. Each
-is wrong in its own way, while right ones from many sides meet on the surface.
+On clear and mirror-like objects most readings are of something else: of what lies behind, or of a mirrored picture.
+Each is wrong in its own way, while right ones from many sides meet on the surface.
 """
 
 from __future__ import annotations

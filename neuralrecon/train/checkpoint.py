@@ -19,7 +19,7 @@ from ..render import Occupancy
 from .fit_types import Fit, FitConfig
 
 FIT_FILE = "fit.safetensors"
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -158,9 +158,9 @@ def _set_scales(sensors: SensorModel, scene: Scene, config: FitConfig) -> None:
 
 
 def _depth_share(scene: Scene) -> float:
-    """What depth counts for: less where readings are too few to outweigh their noise."""
+    """What depth counts for: less where readings are too few to outweigh their noise; all of it if there are none."""
     if scene.readings is None:
-        return 0.0
+        return 1.0
     return min(1.0, scene.readings.per_mm2(scene.start.area / scene.unit_per_mm**2) / _DENSE_PER_MM2)
 
 
