@@ -2,6 +2,7 @@
 
     python -m benchmarks.real depth-frames FOLDER [--out DIR]     masked depth frames, no photographs
     python -m benchmarks.real photos FOLDER [--out DIR]           photographs with masks (IDR's layout), no depth
+    python -m benchmarks.real clear-frames FOLDER [--out DIR]     RGB-D frames with masks and poses, the object clear
 
 See README.md here.
 """
@@ -22,18 +23,22 @@ from jaxtyping import Float
 from neuralrecon.capture import Capture, read_capture
 from neuralrecon.errors import NeuralReconError
 from neuralrecon.evaluate import Closedness, closedness
-from neuralrecon.evaluate.views import evaluate_views, render_photograph
+from neuralrecon.evaluate.views import ViewScores, evaluate_views, render_photograph
 from neuralrecon.extract import MeshConfig, extract_mesh, write_mesh
 from neuralrecon.files import replacing
 from neuralrecon.geometry import Rigid
 from neuralrecon.label import Solid
 from neuralrecon.scene import Scene, SceneConfig
+from neuralrecon.scene.photographs import Photograph
 from neuralrecon.train import Fit, FitConfig, fit
 from neuralrecon.train.run_folder import Stages
 
+from . import clear_frames as rgbd
 from .depth_frames import points_of_file, split, to_plain
 from .pictures import shaded, write_beside
 from .report import table, write_json
+
+_AROUND_PX = 16  # so far around a photograph's crop a mesh's silhouette may reach and still be counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,15 +100,13 @@ def photos(args: argparse.Namespace) -> None:
     capture = read_capture(args.folder)
     if args.metres_per_unit is not None:
         capture = in_metres(capture, args.metres_per_unit)
-    mesh, result, scene = reconstruct(capture, SceneConfig(hold_out_every=args.hold_out_every), args, stages)
-    with stages.timed("views"):
-        views = evaluate_views(result, scene)
-    rows = [[v.name, f"{v.psnr_db:.2f}", f"{v.ssim:.4f}", f"{v.silhouette_iou:.4f}"] for v in views.views]
-    rows.append(["mean", f"{views.psnr_db:.2f}", f"{views.ssim:.4f}", f"{views.silhouette_iou:.4f}"])
-    print(table(["held out", "PSNR dB", "SSIM", "silhouette IoU"], rows))
-    closed = _tell(mesh)
-    print(picture_of(mesh, result, scene, args.out / "held_out.png"))
-    print(write_json(args.out / "photos.json", settings=_settings(args), mesh=closed, views=views, stages=stages))
+    _predict(capture, args, stages)
+
+
+def clear_frames(args: argparse.Namespace) -> None:
+    """Fit all frames but the photographs of every n-th, and say how well the fit and the mesh predict those."""
+    stages = Stages()
+    _predict(rgbd.to_plain(args.folder, args.out / "capture"), args, stages)
 
 
 def reconstruct(
@@ -165,9 +168,41 @@ def picture_of(mesh: trimesh.Trimesh, result: Fit, scene: Scene, file: Path) -> 
     """The first photograph held out, its rendering, and the mesh from the same place."""
     photograph = scene.held_out[0]
     colors, _ = render_photograph(result, photograph)
-    corner, shape = (photograph.u0, photograph.v0), photograph.inside.shape
+    corner, shape = (photograph.crop.u0, photograph.crop.v0), photograph.inside.shape
     surface = shaded(mesh, photograph.camera, photograph.cam_from_world, corner, (shape[0], shape[1]))
     return write_beside(file, [photograph.rgb / 255, colors, surface])
+
+
+def silhouette_iou(mesh: trimesh.Trimesh, photograph: Photograph) -> float:
+    """Overlap of the mesh's silhouette, as the photograph's camera sees it, with the given one."""
+    shape = (photograph.inside.shape[0] + 2 * _AROUND_PX, photograph.inside.shape[1] + 2 * _AROUND_PX)
+    corner = (photograph.crop.u0 - _AROUND_PX, photograph.crop.v0 - _AROUND_PX)
+    seen = shaded(mesh, photograph.camera, photograph.cam_from_world, corner, shape).any(axis=2)
+    inside = np.pad(photograph.inside, _AROUND_PX)
+    return float((seen & inside).sum() / (seen | inside).sum())
+
+
+def _predict(capture: Capture, args: argparse.Namespace, stages: Stages) -> None:
+    mesh, result, scene = reconstruct(capture, SceneConfig(hold_out_every=args.hold_out_every), args, stages)
+    with stages.timed("views"):
+        views = evaluate_views(result, scene)
+        of_mesh = [silhouette_iou(mesh, photograph) for photograph in scene.held_out]
+    mean = ViewScores(name="mean", psnr_db=views.psnr_db, ssim=views.ssim, silhouette_iou=views.silhouette_iou)
+    rows = [
+        [v.name, f"{v.psnr_db:.2f}", f"{v.ssim:.4f}", f"{v.silhouette_iou:.4f}", f"{iou:.4f}"]
+        for v, iou in zip((*views.views, mean), (*of_mesh, np.mean(of_mesh)), strict=True)
+    ]
+    print(table(["held out", "PSNR dB", "SSIM", "silhouette IoU", "of the mesh"], rows))
+    closed = _tell(mesh)
+    print(picture_of(mesh, result, scene, args.out / "held_out.png"))
+    file = args.out / f"{args.name.replace('-', '_')}.json"
+    figures = {
+        "mesh": closed,
+        "extents_mm": (mesh.extents * 1e3).tolist(),
+        "views": views,
+        "mesh_silhouette_iou": of_mesh,
+    }
+    print(write_json(file, settings=_settings(args), stages=stages, **figures))
 
 
 def _tell(mesh: trimesh.Trimesh) -> Closedness:
@@ -188,12 +223,13 @@ def _settings(args: argparse.Namespace) -> dict[str, object]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real", description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(dest="name", required=True)
-    for name, benchmark in (("depth-frames", depth_frames), ("photos", photos)):
+    for name, benchmark in (("depth-frames", depth_frames), ("photos", photos), ("clear-frames", clear_frames)):
         command = commands.add_parser(name, description=benchmark.__doc__)
         command.set_defaults(benchmark=benchmark)
         command.add_argument("folder", type=Path)
         command.add_argument("--out", type=Path, help="folder for mesh and figures (outputs/benchmarks/FOLDER's name)")
-        command.add_argument("--hold-out-every", type=_two_or_more, default=8, help="(default 8)")
+        every = 5 if benchmark is clear_frames else 8
+        command.add_argument("--hold-out-every", type=_two_or_more, default=every, help="(default %(default)s)")
         command.add_argument("--steps", type=int, help="of the fit, for a trial (default: FitConfig's)")
         command.add_argument("--rays", type=int, help="interior rays a step, for a trial (default: FitConfig's)")
         command.add_argument("--voxel-mm", type=float, default=MeshConfig().voxel_mm, help="(default %(default)s)")
