@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,13 @@ def to_plain(folder: Path, work: Path) -> Capture:
     )
     write_plain(capture, work)
     return read_plain(work)
+
+
+def without_depth(capture: Capture, every: int) -> Capture:
+    """The capture without the depth of every n-th frame, of which a scene holds out the photograph."""
+    names = {frame.name for frame in capture.frames[every - 1 :: every]}
+    depths = capture.images_of(SensorKind.depth)
+    return replace(capture, images=tuple(i for i in capture.images if i not in depths or i.frame not in names))
 
 
 def read_camera(folder: Path) -> Camera:

@@ -104,9 +104,10 @@ def photos(args: argparse.Namespace) -> None:
 
 
 def clear_frames(args: argparse.Namespace) -> None:
-    """Fit all frames but the photographs of every n-th, and say how well the fit and the mesh predict those."""
+    """Fit all frames but every n-th, and say how well the fit and the mesh predict the photographs of those."""
     stages = Stages()
-    _predict(rgbd.to_plain(args.folder, args.out / "capture"), args, stages)
+    capture = rgbd.to_plain(args.folder, args.out / "capture")
+    _predict(rgbd.without_depth(capture, args.hold_out_every), args, stages)
 
 
 def reconstruct(

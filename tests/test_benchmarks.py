@@ -28,6 +28,7 @@ from neuralrecon.errors import CalibrationError, CaptureError
 from neuralrecon.evaluate import LabelAgreement
 from neuralrecon.geometry import Camera, Rigid
 from neuralrecon.label import Solid
+from neuralrecon.scene import Scene, SceneConfig
 from neuralrecon.scene.photographs import Photograph
 from neuralrecon.scene.readings import points_of
 from neuralrecon.train import FitConfig
@@ -198,6 +199,15 @@ def test_rgbd_frames_become_a_plain_capture(rgbd_folder: Path, tmp_path: Path) -
         near = points_of((depth * ~mask).astype(np.float32), camera, pose).numpy()
         near = near[np.linalg.norm(near[:, :2], axis=1) < 0.2]
         assert abs(np.median(near[:, 2])) < 0.2e-3
+
+
+def test_frames_whose_photographs_are_held_out_lose_their_depth(rgbd_folder: Path, tmp_path: Path) -> None:
+    capture = rgbd.to_plain(rgbd_folder, tmp_path)
+    left = rgbd.without_depth(capture, 3)
+    scene = Scene.from_capture(left, SceneConfig(hold_out_every=3, hull_resolution=32))
+    without = {image.frame for image in capture.images} - {i.frame for i in left.images_of(SensorKind.depth)}
+    assert {Path(photograph.name).stem for photograph in scene.held_out} == without == {"000005", "000011"}
+    assert left.images_of(SensorKind.color) == capture.images_of(SensorKind.color)
 
 
 def test_rgbd_frames_tell_what_is_missing(rgbd_folder: Path, tmp_path: Path) -> None:
