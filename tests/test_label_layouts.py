@@ -15,6 +15,7 @@ from neuralrecon.label import (
     LabelConfig,
     Layout,
     OccupancyLabels,
+    Sight,
     Solid,
     Truth,
     View,
@@ -54,7 +55,7 @@ def from_above() -> View:
 
 @pytest.fixture
 def truth() -> Truth:
-    return Truth(solid=Solid.of(box()), views=[from_above()], table_z_m=0.0)
+    return Truth(solid=Solid.of(box()), sight=Sight(views=[from_above()], table_z_m=0.0))
 
 
 def rng() -> np.random.Generator:

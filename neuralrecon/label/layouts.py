@@ -1,13 +1,12 @@
 """Label files as the programs that train on them read them: one writer a consumer, each returns the files it wrote.
 
-Every file carries `loc` and `scale`, so that ``metres_in_world = points * scale + loc``, and, if views are given, an
+Every file carries `loc` and `scale`, so that ``metres_in_world = points * scale + loc``, and, if sight is given, an
 `observed` flag per point; the consumers' loaders leave keys alone that they do not know. Points are rounded to the
 precision of the file before they are labelled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ..files import write_npz
-from .observed import View, observed_by
+from .observed import Sight
 from .sampling import in_ball, in_box, near_surface, on_surface
 from .solid import Solid
 
@@ -31,17 +30,14 @@ _DEEP_SDF_BUFFER = 1.03
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """What labels are read off: the closed solid, and the views that tell what was seen (None: unknown)."""
+    """What labels are read off: the closed solid, and what was looked at (None: unknown)."""
 
     solid: Solid
-    views: Sequence[View] | None = None
-    table_z_m: float | None = None
+    sight: Sight | None = None
 
     def observed(self, points_in_world: Float[np.ndarray, "points 3"]) -> dict[str, Bool[np.ndarray, "points"]]:
-        """The key `observed`, or nothing without views."""
-        if self.views is None:
-            return {}
-        return {"observed": observed_by(points_in_world, self.solid, self.views, table_z_m=self.table_z_m)}
+        """The key `observed`, or nothing without sight."""
+        return {} if self.sight is None else {"observed": self.sight.observes(points_in_world, self.solid)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

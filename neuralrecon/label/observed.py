@@ -25,6 +25,27 @@ class View:
     cam_from_world: Rigid
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What was looked at, and on what the surface rests.
+
+    With `table_z_m`, cameras above that height see nothing below it. `evidence` tells, for each of the mesh's vertices,
+    whether anything but sight speaks for the surface there (`surface_evidence`); None: it is not asked.
+    """
+
+    views: Sequence[View]
+    table_z_m: float | None = None
+    evidence: Bool[np.ndarray, "vertices"] | None = None
+
+    def observes(
+        self, points_in_world: Float[np.ndarray, "points 3"], mesh: trimesh.Trimesh | Solid
+    ) -> Bool[np.ndarray, "points"]:
+        """`observed_by` the views, and, where the surface is nearer than its tolerance, on a surface with evidence."""
+        solid = mesh if isinstance(mesh, Solid) else Solid.of(mesh)
+        seen = observed_by(points_in_world, solid, self.views, table_z_m=self.table_z_m)
+        return seen if self.evidence is None else _with_evidence(points_in_world, seen, solid, self.evidence)
+
+
 def views_of(
     capture: Capture, *, kinds: Sequence[SensorKind] = tuple(SensorKind), at_most: int | None = None
 ) -> tuple[View, ...]:
@@ -69,7 +90,7 @@ def observed_by(
         todo = np.nonzero(~seen & ~hopeless)[0]
         if len(todo) == 0:
             break
-        seen[todo[_seen_from(points[todo], solid, view, tolerance_m, table_z_m)]] = True
+        seen[todo[seen_from(points[todo], solid, view, tolerance_m, table_z_m)]] = True
     return seen
 
 
@@ -78,8 +99,27 @@ def centre_of(view: View) -> Float[np.ndarray, "3"]:
     return view.cam_from_world.inverse().translation.numpy().astype(np.float64)
 
 
-def _seen_from(points, solid: Solid, view: View, tolerance_m: float, table_z_m: float | None):
-    """Indices into `points` of those that this view sees."""
+def _with_evidence(points, seen, solid: Solid, evidence):
+    """Without those of `seen` at most the tolerance off a surface that has no evidence: inside, none is further off."""
+    at = np.nonzero(seen)[0]
+    if len(at) == 0:
+        return seen
+    distance, face, place = solid.closest(points[at])
+    corners = solid.faces[face]
+    nearest = np.square(solid.vertices[corners] + solid.centre - place[:, None]).sum(axis=2).argmin(axis=1)
+    told = seen.copy()
+    told[at] = (distance > OBSERVED_TOLERANCE_M) | evidence[corners[np.arange(len(at)), nearest]]
+    return told
+
+
+def seen_from(
+    points: Float[np.ndarray, "points 3"],
+    solid: Solid,
+    view: View,
+    tolerance_m: float,
+    table_z_m: float | None = None,
+) -> Int[np.ndarray, "seen"]:
+    """Indices into `points` of those that this view sees, as in `observed_by`."""
     kept = _in_image(points, view)
     centre = centre_of(view)
     if table_z_m is not None and centre[2] > table_z_m:

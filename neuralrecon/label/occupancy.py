@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +11,7 @@ import trimesh
 from jaxtyping import Bool, Float32
 
 from ..files import write_npz
-from .observed import View, observed_by
+from .observed import Sight
 from .sampling import in_box, near_surface, padded_bounds
 from .solid import Solid
 
@@ -30,7 +29,7 @@ class OccupancyLabels:
     """Labelled points, in the world frame and metres.
 
     `sdf_m` is positive outside. `near_surface` tells the points drawn near the surface from the uniform ones;
-    `sigma_m` is the standard deviation along each axis of the former. `observed` is None where no view was given.
+    `sigma_m` is the standard deviation along each axis of the former. `observed` is None where no sight was given.
     """
 
     points_in_world: Float32[np.ndarray, "points 3"]
@@ -59,15 +58,14 @@ def label_occupancy(
     sampling: Sampling = Sampling.uniform,
     sigma_m: float = 0.001,
     padding: float = 0.1,
-    views: Sequence[View] | None = None,
-    table_z_m: float | None = None,
+    sight: Sight | None = None,
     seed: int = 0,
 ) -> OccupancyLabels:
     """Draws points and labels them against a closed mesh (world frame, metres).
 
     Uniform points fill the mesh's bounding box, grown on every side by `padding` times its longest side. The points
     are rounded to float32 before they are labelled, so that the labels are those of the points as they are stored.
-    `views` and `table_z_m` say what was looked at, as in `observed_by`.
+    `sight` says what was looked at, and, if it is to count, which parts of the surface have evidence.
 
     Raises:
         MeshError: the mesh is not closed or not oriented outward.
@@ -86,7 +84,7 @@ def label_occupancy(
     points = np.concatenate([uniform, near]).astype(np.float32)
     exact = points.astype(np.float64)
     sdf = solid.signed_distance(exact)
-    observed = None if views is None else observed_by(exact, solid, views, table_z_m=table_z_m)
+    observed = None if sight is None else sight.observes(exact, solid)
     return OccupancyLabels(
         points_in_world=points,
         occupancy=sdf < 0,

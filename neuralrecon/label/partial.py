@@ -12,6 +12,7 @@ from scipy.spatial import KDTree
 
 from ..files import write_npz
 from ..geometry import Rigid
+from .depth_inliers import BELIEVED
 from .observed import View
 from .solid import Solid
 
@@ -23,7 +24,8 @@ _LONELY = 4.0
 class PartialCloud:
     """The points of one depth map, in the world frame and metres; the camera looks along z of `cam_from_world`.
 
-    `raw` is all that was measured near the object, `cleaned` the part of it that the mesh confirms.
+    `raw` is all that was measured near the object, `cleaned` the part of it that the mesh, or the probability of each
+    reading, confirms.
     """
 
     raw: Float32[np.ndarray, "raw 3"]
@@ -49,6 +51,7 @@ def partial_cloud(
     margin_m: float,
     distance_m: float,
     table_z_m: float | None = None,
+    probability: Float32[np.ndarray, "height width"] | None = None,
 ) -> PartialCloud:
     """Raw and cleaned points of a depth map (metres along the optical axis, 0 where missing).
 
@@ -65,8 +68,10 @@ def partial_cloud(
     low, high = bounds[0] - margin_m, bounds[1] + margin_m
     if table_z_m is not None:
         low[2] = max(low[2], table_z_m + distance_m)
-    raw = points[((points >= low) & (points <= high)).all(axis=1)].astype(np.float32)
-    return PartialCloud(raw=raw, cleaned=_confirmed(raw, solid, distance_m), cam_from_world=_matrix(cam_from_world))
+    near = ((points >= low) & (points <= high)).all(axis=1)
+    raw = points[near].astype(np.float32)
+    cleaned = _confirmed(raw, solid, distance_m) if probability is None else raw[probability[v, u][near] >= BELIEVED]
+    return PartialCloud(raw=raw, cleaned=cleaned, cam_from_world=_matrix(cam_from_world))
 
 
 def _confirmed(raw, solid: Solid, distance_m: float):

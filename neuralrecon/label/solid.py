@@ -121,12 +121,18 @@ class Solid:
         self, origins: Float[np.ndarray, "rays 3"], directions: Float[np.ndarray, "rays 3"]
     ) -> Float[np.ndarray, "rays"]:
         """Distance along each ray (unit directions) to the first face, inf where it meets none."""
+        return self.first_face(origins, directions)[0]
+
+    def first_face(
+        self, origins: Float[np.ndarray, "rays 3"], directions: Float[np.ndarray, "rays 3"]
+    ) -> tuple[Float[np.ndarray, "rays"], Int[np.ndarray, "rays"]]:
+        """Distance along each ray (unit directions) to the first face, and which it is: inf and -1 for none."""
         out = self.scene.run(
             np.ascontiguousarray(origins - self.centre, dtype=np.float32),
             np.ascontiguousarray(directions, dtype=np.float32),
             output=True,
         )
-        return np.where(out["primID"] >= 0, out["tfar"], np.inf)
+        return np.where(out["primID"] >= 0, out["tfar"], np.inf), out["primID"]
 
     def _in_space_order(self, points, ask):
         """Neighbours asked one after the other find the tree's nodes in the cache: three times faster."""

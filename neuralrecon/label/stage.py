@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import trimesh
+from jaxtyping import Bool
 
 from ..capture import Capture, SensorKind, read_depth
 from ..errors import ConfigError
+from .depth_inliers import read_depth_inliers
 from .layouts import Truth, write_deep_sdf, write_if_net, write_occupancy_networks, write_shape_completion
-from .observed import View, views_of
+from .observed import Sight, View, views_of
 from .occupancy import OccupancyLabels, Sampling, label_occupancy
 from .partial import partial_cloud
 from .solid import Solid
@@ -81,6 +83,8 @@ def write_labels(
     *,
     name: str,
     capture: Capture | None = None,
+    evidence: Bool[np.ndarray, "vertices"] | None = None,
+    inlier_folder: Path | None = None,
     seed: int = 0,
 ) -> LabelSummary:
     """Writes `labels.npz`, one folder for each layout, and `partial/` into `folder`; each file whole or not at all.
@@ -91,6 +95,8 @@ def write_labels(
         config: how much of what.
         name: the object's name in the consumers' folders.
         capture: tells what was observed and gives the partial clouds; without one there is neither.
+        evidence: of each vertex, from `surface_evidence`: what lies on a surface without it is not observed.
+        inlier_folder: what `write_depth_inliers` wrote: it decides which readings the cleaned clouds keep.
         seed: of every draw.
 
     Raises:
@@ -100,28 +106,26 @@ def write_labels(
     started = time.perf_counter()
     solid = Solid.of(mesh)
     solid.require_closed()
-    views = None if capture is None else views_of(capture, at_most=config.observed_views)
-    table_z_m = _TABLE_Z_M if capture is not None and capture.has_table else None
+    sight = None if capture is None else _sight(capture, config, evidence)
     labels = label_occupancy(
         solid,
         2 * config.n_points,
         sampling=Sampling.mixed,
         sigma_m=config.sigma_m,
-        views=views,
-        table_z_m=table_z_m,
+        sight=sight,
         seed=seed,
     )
     speed = _speed(solid, labels)
     files = [labels.save(folder / "labels.npz")]
     _log.info("labels: %d points, inside or outside at %.2f M points/s", len(labels.occupancy), speed / 1e6)
-    truth = Truth(solid=solid, views=views, table_z_m=table_z_m)
+    truth = Truth(solid=solid, sight=sight)
     for number, layout in enumerate(config.layouts):
         at = time.perf_counter()
         rng = np.random.default_rng([seed, number + 1])
         written = _write_layout(layout, truth, folder / layout.value, config, name, rng)
         files += written
         _log.info("labels: %s, %d files in %.1f s", layout.value, len(written), time.perf_counter() - at)
-    clouds = _write_partial(capture, solid, folder / "partial", config, table_z_m) if capture else []
+    clouds = _write_partial(capture, solid, folder / "partial", config, inlier_folder) if capture else []
     uniform = ~labels.near_surface
     return LabelSummary(
         n_files=len(files) + len(clouds),
@@ -131,6 +135,15 @@ def write_labels(
         observed_share=None if labels.observed is None else float(labels.observed[uniform].mean()),
         seconds=time.perf_counter() - started,
     )
+
+
+def _sight(capture: Capture, config: LabelConfig, evidence: Bool[np.ndarray, "vertices"] | None) -> Sight:
+    views = views_of(capture, at_most=config.observed_views)
+    return Sight(views=views, table_z_m=_table_z_m(capture), evidence=evidence)
+
+
+def _table_z_m(capture: Capture) -> float | None:
+    return _TABLE_Z_M if capture.has_table else None
 
 
 def _write_layout(
@@ -151,7 +164,7 @@ def _write_layout(
 
 
 def _write_partial(
-    capture: Capture, solid: Solid, folder: Path, config: LabelConfig, table_z_m: float | None
+    capture: Capture, solid: Solid, folder: Path, config: LabelConfig, inlier_folder: Path | None
 ) -> list[Path]:
     images = capture.images_of(SensorKind.depth) if config.partial_clouds else ()
     files = []
@@ -163,7 +176,8 @@ def _write_partial(
             solid,
             margin_m=config.partial_margin_m,
             distance_m=config.partial_distance_m,
-            table_z_m=table_z_m,
+            table_z_m=_table_z_m(capture),
+            probability=None if inlier_folder is None else read_depth_inliers(inlier_folder, image, view.camera),
         )
         files.append(cloud.save(folder / f"{image.path.stem}.npz"))
     if files:
