@@ -74,15 +74,16 @@ def cup(tmp_path: Path) -> tuple[Solid, Capture]:
 
 
 def parts_of(solid: Solid) -> tuple[np.ndarray, np.ndarray]:
-    """Which vertices are the wall's and the lid's; the normals of the edges between are neither's."""
+    """Which vertices are the wall's and the lid's, 12 mm off the rim."""
     x, y, z = (solid.vertices + solid.centre).T
     radius = np.hypot(x, y)
-    return (z > 0.005) & (z < H - 0.005) & (radius > R - 1e-6), (z > H + 1e-6) & (radius < R - 0.002)
+    return (z > 0.005) & (z < H - 0.005) & (radius > R - 1e-6), (z > H) & (radius < R - 0.0125)
 
 
 def test_outlines_tell_the_wall_of_a_cup_and_not_what_fills_it(cup, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ray is 0.1 mm off the wall 12 mm before and behind where their angle is below 8 degrees (r / 12 mm of half the
-    angle's sine): strips that cover the wall at steps of 18. The lid only follows rays."""
+    """A ray is 0.1 mm off the wall 12 mm before and behind up to an angle of 12 / (2 * 40) - 0.1 / 12 (8 degrees):
+    strips that cover it at steps of 18. The lid only follows rays, to 12 mm from the rim, where they leave it.
+    """
     solid, capture = cup
     wall, lid = parts_of(solid)
     told = surface_evidence(solid, capture)

@@ -41,8 +41,8 @@ def surface_evidence(
 
     - Depth: readings of two images, each believed at 0.5 or more, lie within 3 mm.
     - Outlines: a photograph's ray touches the surface there (cosine below 0.12) within 2 px of the edge of its mask,
-      and the ray is off it 12 mm before and behind. Where a surface follows the ray, as the hull of a hollow does, the
-      outline may belong to any place along it.
+      and the ray is off it 12 mm before and behind. Where a surface follows the ray for longer, as the hull of a hollow
+      does, the outline may belong to any place along it.
     - Colours, only if a `fit` is given: two photographs see it, and the fit's colours explain them.
 
     Args:
