@@ -46,8 +46,6 @@ class SceneConfig:
         depth_floor_mm: depth readings lower than this above the table count as table.
         depth_tolerance_mm: how far outside the hull a depth reading may lie.
         cache_limit_gb: the most disk that the photographs' crops may take.
-        surface: matte, glossy, mirror or clear; auto judges by missing and wrong depth and by highlights. On mirror and
-            clear neighbouring photographs are not compared. All else is the same for all.
     """
 
     hold_out_every: int = 20
@@ -58,7 +56,6 @@ class SceneConfig:
     depth_floor_mm: float = 3.0
     depth_tolerance_mm: float = 4.0
     cache_limit_gb: float = 20.0
-    surface: SurfaceKind = SurfaceKind.auto
 
     def __post_init__(self) -> None:
         power = self.hull_resolution // 16
@@ -100,10 +97,18 @@ class Scene:
     world_per_mm: float
 
     @staticmethod
-    def from_capture(capture: Capture, config: SceneConfig | None = None, *, folder: Path | None = None) -> Scene:
+    def from_capture(
+        capture: Capture,
+        config: SceneConfig | None = None,
+        *,
+        surface: SurfaceKind = SurfaceKind.auto,
+        folder: Path | None = None,
+    ) -> Scene:
         """Read every image once, keep only what shows the object.
 
         Args:
+            surface: matte, glossy, mirror or clear; auto judges by missing and wrong depth and by highlights. On mirror
+                and clear neighbouring photographs are not compared in the fit. All else is the same for all.
             folder: where the photographs' crops are kept as a file, from which training draws, and from which this is
                 done again in no time; without it they are held in memory.
 
@@ -136,7 +141,7 @@ class Scene:
         )
         readings, survey = _gather_readings(capture, hull, unit_from_world, config, floor_m, world_per_mm)
         pixels = Pixels.gather(kept, unit_from_world, config.edge_px) if kept else None
-        surface = _surface(config.surface, pixels, readings, hull, survey)
+        judged_surface = _surface(surface, pixels, readings, hull, survey)
         unit = "m" if capture.is_metric else "world units"
         log.info("hull of %d silhouettes: %s %s", len(silhouettes), [round(x, 4) for x in box.size.tolist()], unit)
         return Scene(
@@ -147,7 +152,7 @@ class Scene:
             floor_m=floor_m,
             pixels=pixels,
             readings=readings,
-            surface=surface,
+            surface=judged_surface,
             start=hull if readings is None else hull.without(readings.free),
             held_out=tuple(held_out),
             sensor_names=tuple(s.name for s in capture.sensors),

@@ -63,8 +63,8 @@ class RunSummary:
 
     `seconds` and `peak_memory_mb` are per stage; the latter is the most that the process had held by the stage's end.
     `report` is None without ground truth, `views` without photographs held out. `left_out` is what the capture lacks.
-    `calibration` is given, refined or photos; `unit` of the world and the mesh is m or unscaled. `size_mm` is None if
-    that is not known.
+    `calibration` is given, refined or photos; `surface` is the kind that was taken, `surface_reason` why. `unit` of the
+    world and the mesh is m or unscaled. `size_mm` is None if that is not known.
     """
 
     name: str
@@ -72,6 +72,8 @@ class RunSummary:
     capture: Path
     n_images: int
     calibration: str
+    surface: str
+    surface_reason: str
     unit: str
     is_metric: bool
     warnings: tuple[str, ...]
@@ -120,7 +122,9 @@ def run(config: RunConfig) -> RunSummary:
         prepared = _prepared(path, known, config, folder.path, stages)
         folder.write_capture(prepared.capture)
         with stages.timed("scene"):
-            scene = Scene.from_capture(prepared.capture, config.scene, folder=folder.path / CROP_FOLDER)
+            scene = Scene.from_capture(
+                prepared.capture, config.scene, surface=config.surface, folder=folder.path / CROP_FOLDER
+            )
         with stages.timed("fit"):
             result = _fit(scene, config, folder.path / FIT_FOLDER)
         summary = replace(_products(result, scene, prepared, config, folder, stages), name=name)
@@ -241,6 +245,8 @@ def _products(
         capture=capture.root.resolve(),
         n_images=len(capture.images),
         calibration=prepared.calibration,
+        surface=scene.surface.kind.value,
+        surface_reason=scene.surface.reason,
         unit="m" if capture.is_metric else "unscaled",
         is_metric=capture.is_metric,
         warnings=prepared.warnings if capture.is_metric else (*prepared.warnings, _UNSCALED),

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..evaluate import EvaluateConfig
 from ..extract import MeshConfig
 from ..label import LabelConfig
-from ..scene import SceneConfig
+from ..scene import SceneConfig, SurfaceKind
 from ..segment import MasksFrom, SegmentConfig
 from ..simulate import SimulateConfig
 from . import Device, FitConfig
@@ -60,6 +60,7 @@ class RunConfig:
         masks: the capture's own (given), those made right (refined), new ones from what differs from a turntable's
             backdrop (background), or by Segment Anything (sam); auto refines given masks only if they contradict each
             other. Where most photographs have none, auto and given find outlines by colours.
+        surface: matte, glossy, mirror or clear; auto judges by missing and wrong depth and by highlights.
         simulate: how a demo object's capture is made.
         calibrate: how a calibration is refined.
         photos: how photographs are calibrated from nothing.
@@ -80,6 +81,7 @@ class RunConfig:
     formats: list[MeshFormat] = field(default_factory=list)
     calibration: CalibrationFrom = CalibrationFrom.auto
     masks: MasksFrom = MasksFrom.auto
+    surface: SurfaceKind = SurfaceKind.auto
     simulate: SimulateConfig = field(default_factory=SimulateConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     photos: PhotosConfig = field(default_factory=PhotosConfig)
