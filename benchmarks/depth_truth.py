@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from neuralrecon.capture import Capture, SensorKind
+from neuralrecon.capture import Capture, Image, SensorKind
 from neuralrecon.capture.pixels import camera_of, read_depth
 from neuralrecon.label import Solid
 
@@ -38,17 +38,24 @@ def bad_depth_share(capture: Capture, truth: Solid) -> float | None:
     images = capture.images_of(SensorKind.depth)
     n_bad = n_all = 0
     for image in images[:: -(-len(images) // _MOST_IMAGES)] if images else ():
-        depth, camera = read_depth(capture, image), camera_of(capture, image)
-        v, u = np.mgrid[: camera.height, : camera.width]
-        pixels = torch.from_numpy(np.stack([u.ravel(), v.ravel()], axis=1) + 0.5)
-        world_from_cam = capture.sensor_from_world(image).to(torch.float64).inverse()
-        rays = camera.rays(pixels).to(torch.float64)  # of depth 1 along the axis
-        directions = world_from_cam.rotate(rays).numpy()
-        lengths = np.linalg.norm(directions, axis=1)
-        origins = np.broadcast_to(world_from_cam.translation.numpy(), directions.shape)
-        z = truth.first_hit(origins, directions / lengths[:, None]) / lengths
-        on_object = np.isfinite(z)
-        read = depth.ravel()[on_object]
-        bad = (read == 0) | (np.abs(read - z[on_object]) * lengths[on_object] > WRONG_M)
-        n_bad, n_all = n_bad + int(bad.sum()), n_all + int(on_object.sum())
+        error = depth_error(capture, image, truth)
+        n_bad, n_all = n_bad + int((error > WRONG_M).sum()), n_all + int((~np.isnan(error)).sum())
     return n_bad / n_all if n_all else None
+
+
+def depth_error(capture: Capture, image: Image, truth: Solid) -> Float[np.ndarray, "v u"]:
+    """How far along the ray each reading is off the truth's first surface, in metres, without sign.
+
+    nan where the ray misses the truth, inf where nothing was read.
+    """
+    depth, camera = read_depth(capture, image), camera_of(capture, image)
+    v, u = np.mgrid[: camera.height, : camera.width]
+    pixels = torch.from_numpy(np.stack([u.ravel(), v.ravel()], axis=1) + 0.5)
+    world_from_cam = capture.sensor_from_world(image).to(torch.float64).inverse()
+    rays = camera.rays(pixels).to(torch.float64)  # of depth 1 along the axis
+    directions = world_from_cam.rotate(rays).numpy()
+    lengths = np.linalg.norm(directions, axis=1)
+    origins = np.broadcast_to(world_from_cam.translation.numpy(), directions.shape)
+    first = truth.first_hit(origins, directions / lengths[:, None])
+    read = np.where(depth.ravel() > 0, depth.ravel() * lengths, np.inf)
+    return np.abs(read - np.where(np.isfinite(first), first, np.nan)).reshape(depth.shape)

@@ -17,14 +17,14 @@ from neuralrecon.errors import NeuralReconError
 from neuralrecon.evaluate import closedness, evaluate_mesh
 from neuralrecon.evaluate.stage import read_mesh
 from neuralrecon.extract import MeshConfig, extract_mesh, write_mesh
-from neuralrecon.label import Solid, views_of
+from neuralrecon.label import Solid, depth_inliers, views_of
 from neuralrecon.scene import Scene
 from neuralrecon.simulate import simulate
-from neuralrecon.train import fit
+from neuralrecon.train import Fit, fit
 from neuralrecon.train.run import TRUTH_FILE
 from neuralrecon.train.run_folder import Stages, plain
 
-from .depth_truth import bad_depth_share, is_wrong
+from .depth_truth import WRONG_M, bad_depth_share, depth_error
 from .fits import fit_config
 from .paired import auroc
 from .surface_ablations import ABLATIONS
@@ -111,15 +111,18 @@ def _mesh_of(
         result = fit(scene, config, seed=job.cell.seed)
     with stages.timed("mesh"):
         mesh = extract_mesh(result, MeshConfig(voxel_mm=job.settings.voxel_mm, vertex_colors=False))
-    return mesh, depth_auroc(scene, Solid.of(truth))
+    return mesh, depth_auroc(capture, scene, mesh, result, Solid.of(truth))
 
 
-def depth_auroc(scene: Scene, truth: Solid) -> float | None:
-    """How well the readings' inlier probability tells right from wrong; None where all readings have the same."""
-    readings = scene.readings
-    if readings is None or float(np.ptp(readings.inlier.numpy())) == 0:
-        return None
-    to_world = scene.unit_from_world.inverse()
-    origins = to_world.apply(readings.origins[readings.frames.long()].double()).numpy()
-    wrong = is_wrong(origins, to_world.apply(readings.points.double()).numpy(), truth)
-    return auroc(readings.inlier.numpy(), ~wrong)
+def depth_auroc(capture: Capture, scene: Scene, mesh: trimesh.Trimesh, result: Fit, truth: Solid) -> float | None:
+    """How well the readings' probability tells right from wrong, over all whose rays meet the true object.
+
+    None where there is no right reading, or no wrong one.
+    """
+    probability, right = [], []
+    for found in depth_inliers(capture, scene, mesh, result):
+        error = depth_error(capture, found.image, truth)
+        told = np.isfinite(error)
+        probability.append(found.probability[told])
+        right.append(error[told] <= WRONG_M)
+    return auroc(np.concatenate(probability), np.concatenate(right)) if probability else None

@@ -1,4 +1,4 @@
-"""Probabilities of depth readings against the true sensor error, on simulated clear and mirror-like balls; files."""
+"""Probabilities of depth readings against the true error, on simulated clear and mirror-like balls; their files."""
 
 from __future__ import annotations
 

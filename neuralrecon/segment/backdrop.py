@@ -19,10 +19,14 @@ from .views import Outline, View
 
 _MOST_STOPS = 24  # of which the room's picture is made
 _LEAST_AGREED = 0.3  # of them, where the object is not known to be
-_TURNS = (1 / 18, 1 / 8, 1 / 4, 3 / 8, 1 / 2)  # to the stops at which the table's top is looked up, both ways
+_TURNS = (1 / 15, 1 / 6, 1 / 3, 1 / 2)  # to the stops at which the table's top is looked up, both ways
 _REACH = 0.6  # of the camera's distance from the axis: how far out the table's top may matter
 _LEAST_SAMPLES = 2
-_ALIKE_LEVELS, _LEAST_ALIKE = 14.0, 0.6  # a backdrop is known where this share of its samples is so near the median
+_ALIKE_LEVELS, _EVENED_ALIKE_LEVELS, _LEAST_ALIKE = (
+    14.0,
+    8.0,
+    0.6,
+)  # a backdrop is known where this share of its samples is so near the median
 _QUIET, _OF_QUIET, _LEAST_LEVELS, _MOST_LEVELS = (
     0.7,
     4.0,
@@ -95,25 +99,26 @@ def backdrop_odds(
         views: all stops of one sensor, one size.
         hidden: what the object may hide; None if nothing is known of it.
     """
-    room, is_known = _room(views, hidden, window)
+    whole = [v.rgb for v in views]
+    room, is_known = _room(whole, hidden, window, _ALIKE_LEVELS)
     gains = [_gain(v.rgb[window], room, is_known if h is None else is_known & ~h[window])
              for v, h in zip(views, hidden or [None] * len(views), strict=True)]  # fmt: skip
-    evened = [_scaled(v.rgb, gain) for v, gain in zip(views, gains, strict=True)]
+    evened = [_scaled(rgb, gain) for rgb, gain in zip(whole, gains, strict=True)]
+    room, is_known = _room(evened, hidden, window, _EVENED_ALIKE_LEVELS)
     for at, view in enumerate(views):
         places = _places(view, window, axis.radius, axis)
         on_top = np.isfinite(places[..., 0])
         seen = evened[at][window]
-        off = _beyond(seen[None], room, room)[0]
-        known = is_known & ~on_top
+        nearby = None if hidden is None else hidden[at][window]
+        odds = _odds(_beyond(seen[None], room, room)[0], is_known & ~on_top, nearby)
         if on_top.any():
             top, top_known = _top(views, evened, hidden, at, places)
             low, high = _range(top)
-            on_print = _beyond(seen[None], low, high)[0]
-            off = np.where(on_top, on_print, off)
+            off = _beyond(seen[None], low, high)[0]
             # along the print's edges nearly every colour would fit
-            tells = (cv2.subtract(high, low).max(axis=-1) < _PLAIN_LEVELS) | (on_print > _PLAIN_LEVELS)
-            known |= top_known & tells
-        yield _odds(off, known, None if hidden is None else hidden[at][window])
+            tells = (cv2.subtract(high, low).max(axis=-1) < _PLAIN_LEVELS) | (off > _PLAIN_LEVELS)
+            odds = np.where(on_top, _odds(off, top_known & tells & on_top, nearby), odds)
+        yield odds
 
 
 def _odds(off: np.ndarray, known: np.ndarray, hidden: np.ndarray | None) -> Float32[np.ndarray, "v u"]:
@@ -124,16 +129,25 @@ def _odds(off: np.ndarray, known: np.ndarray, hidden: np.ndarray | None) -> Floa
 
 
 def _room(
-    views: Sequence[View], hidden: Sequence[Outline] | None, window: Window
+    photographs: Sequence[UInt8[np.ndarray, "v u 3"]],
+    hidden: Sequence[Outline] | None,
+    window: Window,
+    alike_levels: float,
 ) -> tuple[UInt8[np.ndarray, "v u 3"], Bool[np.ndarray, "v u"]]:
     """The picture of what stands still: the colour that most stops agree on, and where enough of them do."""
-    chosen = np.unique(np.linspace(0, len(views) - 1, min(len(views), _MOST_STOPS)).astype(int))
-    samples = np.stack([views[i].rgb[window] for i in chosen])
+    n = len(photographs)
+    chosen = np.unique(np.linspace(0, n - 1, min(n, _MOST_STOPS)).astype(int))
+    samples = np.stack([photographs[i][window] for i in chosen])
     free = np.ones(samples.shape[:3], bool) if hidden is None else np.stack([~hidden[i][window] for i in chosen])
-    n_near = np.stack([((_beyond(samples, one, one) < _ALIKE_LEVELS) & free).sum(axis=0) for one in samples])
-    n_near = np.where(free, n_near, 0)
-    best, most = n_near.argmax(axis=0), n_near.max(axis=0)
-    mode = np.take_along_axis(samples, best[None, ..., None], axis=0)[0]
+    most = np.zeros(samples.shape[1:3], np.int16)
+    mode = samples[0].copy()
+    for one, is_free in zip(samples, free, strict=True):
+        near = (_beyond(samples, one, one) < alike_levels) & free
+        n_near = near.sum(axis=0, dtype=np.int16) * is_free
+        better = n_near > most
+        most[better] = n_near[better]
+        weights = near[:, better, None]
+        mode[better] = np.rint((samples[:, better] * weights).sum(axis=0) / n_near[better, None]).astype(np.uint8)
     return mode, (most >= _LEAST_SAMPLES) & (most >= _LEAST_AGREED * free.sum(axis=0))
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int8
 from scipy.ndimage import binary_opening
 
 from ..capture import Capture, Image
+from ..errors import EvidenceError
 from .backdrop import Axis, Window, backdrop_odds, found_axis, top_radius
 from .grabcut import Region, cut_by_odds, depth_px
 from .outlines import Box, Round, carved, in_threads
@@ -23,19 +24,19 @@ from .votes import VotedHull, locate, vote_finer
 log = logging.getLogger(__name__)
 
 _COARSE_PX, _FINE_PX = 400, 1600  # longer side of a photograph, at most
-_COARSE_ROUNDS = (Round(cells=96, contrary_share=0.10, outwards=0.06, inwards=0.10),)
-_FINE_ROUNDS = (
-    Round(cells=112, contrary_share=0.05, outwards=0.03, inwards=0.06),
-    Round(cells=112, contrary_share=0.03, outwards=0.02, inwards=0.03),
+_ROUNDS = (
+    Round(cells=96, contrary_share=0.10, outwards=0.06, inwards=0.08),
+    Round(cells=112, contrary_share=0.05, outwards=0.04, inwards=0.04),
 )
 _FIRST_SHARE = 0.3  # of wrong first guesses
-_AROUND = 0.01  # of the object's size: what the object may hide, beyond its prior
+_EDGE = 0.01  # of the object's size: how far off an outline may be that is known at first
 _SMOOTH_PX = 1.0
 # log odds, at most, of lying within the hull of the others (wider than the object), and within the last outline
 _ODDS_OF_HULL, _ODDS_OF_LAST, _EXCESS_PX = 1.0, 0.7, 1.5
+_LEAST_VIEWS = 3
 _LEAST_AREA = 0.002  # of the photograph
 _SURE_ODDS = 0.5
-_WINDOW = 0.08  # of the object's extent at all stops: what is looked at around it
+_WINDOW = 0.07  # of the object's extent at all stops: what is looked at around it
 _GREY = 24.0  # a log odd of 1 in the int8 in which they are kept
 _PADDING = 3.0
 
@@ -71,23 +72,34 @@ def before_backdrop(capture: Capture, images: Sequence[Image], *, from_given: bo
         CaptureError: a file that cannot be read.
         EvidenceError: the photographs have nothing in common that differs from their backdrop.
     """
-    views = _read(capture, images, _COARSE_PX)
-    axis = found_axis(views)
-    axis = replace(axis, radius=top_radius(views, axis))
+    coarse = _read(capture, images, _COARSE_PX)
+    axis = found_axis(coarse)
+    axis = replace(axis, radius=top_radius(coarse, axis))
     log.info("outlines: the turntable's top reaches to %.4f from its axis", axis.radius)
-    views = [replace(v, given=v.given if from_given else None) for v in views]
-    seen, outlines = _guessed(views, axis)
+    views = _read(capture, images, _FINE_PX)
+    if from_given and all(v.given is not None for v in views):
+        first = [v.given for v in views if v.given is not None]
+    else:
+        first = _resized(_settled(coarse, None, axis)[0], views)
+    outlines, box = _settled(views, first, axis)
+    return Settled(views=tuple(views), outlines=tuple(outlines), box=box)
+
+
+def _settled(views: Sequence[View], first: Sequence[Outline] | None, axis: Axis) -> tuple[list[Outline], Box]:
+    """Outlines that agree, from what is known at first or from nothing, and the box around their hull."""
+    seen = _compared(views, first, axis)
+    outlines = in_threads(_guessed, [(s, None if first is None else first[i]) for i, s in enumerate(seen)])
     told = [(v, o) for v, o in zip(views, outlines, strict=True) if o.any()]
+    if len(told) < _LEAST_VIEWS:
+        raise EvidenceError(
+            f"{views[0].image.path.parent}: something that differs from the turntable's backdrop was found in "
+            f"{len(told)} of {len(views)} photographs, need {_LEAST_VIEWS}; give masks"
+        )
     box = locate([v for v, _ in told], [o for _, o in told], _FIRST_SHARE)
-    for step in _COARSE_ROUNDS:
+    for number, step in enumerate(_ROUNDS):
         box, outlines = _agreed(seen, outlines, box, step)
-    log.info("outlines: %d agree at %d px", len(views), _COARSE_PX)
-    fine = _read(capture, images, _FINE_PX)
-    outlines = _resized(outlines, fine)
-    seen = _compared(fine, outlines, axis)
-    for step in _FINE_ROUNDS:
-        box, outlines = _agreed(seen, outlines, box, step)
-    return Settled(views=tuple(fine), outlines=tuple(outlines), box=box)
+        log.info("outlines: round %d of %d before the backdrop", number + 1, len(_ROUNDS))
+    return outlines, box
 
 
 def _agreed(seen: Sequence[Seen], outlines: Sequence[Outline], box: Box, step: Round) -> tuple[Box, list[Outline]]:
@@ -112,18 +124,12 @@ def _read(capture: Capture, images: Sequence[Image], longest_px: int) -> list[Vi
     return in_threads(read, images)
 
 
-def _guessed(views: Sequence[View], axis: Axis) -> tuple[list[Seen], list[Outline]]:
-    """First outlines: what differs from the backdrop, and what is given."""
-    hidden = [v.given for v in views if v.given is not None]
-    seen = _compared(views, hidden if len(hidden) == len(views) else None, axis)
-
-    def guess(one: Seen) -> Outline:
-        apart = np.zeros(one.view.rgb.shape[:2], bool)
-        apart[one.window] = binary_opening(one.odds > _SURE_ODDS * _GREY)
-        known = apart if one.view.given is None else apart | one.view.given
-        return largest_piece(filled(known), _LEAST_AREA)
-
-    return seen, in_threads(guess, seen)
+def _guessed(known: tuple[Seen, Outline | None]) -> Outline:
+    """What differs from the backdrop, and what is known to be object."""
+    seen, first = known
+    apart = np.zeros(seen.view.rgb.shape[:2], bool)
+    apart[seen.window] = binary_opening(seen.odds > _SURE_ODDS * _GREY)
+    return largest_piece(filled(apart if first is None else apart | first), _LEAST_AREA)
 
 
 def _stops(views: Sequence[View]) -> list[list[int]]:
@@ -142,7 +148,7 @@ def _compared(views: Sequence[View], outlines: Sequence[Outline] | None, axis: A
     found: dict[int, Seen] = {}
     for at in _stops(views):
         some = [views[i] for i in at]
-        hidden = None if outlines is None else [_widened(outlines[i]) for i in at]
+        hidden = None if outlines is None else [_narrowed(outlines[i]) for i in at]
         window = _window(some[0], hidden)
         for view, i, odds in zip(some, at, backdrop_odds(some, hidden, window, axis), strict=True):
             smooth = cv2.GaussianBlur(odds, (0, 0), _SMOOTH_PX)
@@ -162,7 +168,7 @@ def _cut(step: Round, known: tuple[Seen, Outline, Outline]) -> Outline:
     in_hull = np.clip((_signed_px(prior) - _EXCESS_PX) / soft, -1, 1)
     in_last = np.clip(_signed_px(last[seen.window]) / soft, -1, 1)
     by_all: Float32[np.ndarray, "v u"] = odds + _ODDS_OF_HULL * in_hull + _ODDS_OF_LAST * in_last
-    region = Region.around(prior, outwards=step.outwards, inwards=step.inwards, log_odds=2 * odds)
+    region = Region.around(prior, outwards=step.outwards, inwards=step.inwards)
     outline[seen.window] = tidied(cut_by_odds(by_all, region))
     return outline
 
@@ -180,9 +186,10 @@ def _priors(hull: VotedHull, views: Sequence[View], outlines: Sequence[Outline])
     return in_threads(look, list(zip(views, outlines, strict=True)))
 
 
-def _widened(prior: Outline) -> Outline:
-    n = 2 * max(2, round(_AROUND * float(np.sqrt(prior.sum())))) + 1
-    return cv2.dilate(prior.astype(np.uint8), np.ones((n, n), np.uint8)) > 0
+def _narrowed(outline: Outline) -> Outline:
+    """So that an outline a little too wide does not hide the backdrop beside the object."""
+    n = 2 * max(1, round(_EDGE * float(np.sqrt(outline.sum())))) + 1
+    return cv2.erode(outline.astype(np.uint8), np.ones((n, n), np.uint8)) > 0
 
 
 def _window(view: View, hidden: Sequence[Outline] | None) -> Window:

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _REFRESH_EVERY, _REFRESH_WHOLE_EVERY = 20, 400
 _KEPT_VIEWS, _FREE_BEYOND_MM = 40, 2.0
-_DENSE_PER_MM2 = 6.0
+_DENSE_PER_MM2, _ALONE = 6.0, 4.0
 
 
 def fit(
@@ -59,6 +59,7 @@ def fit(
     """
     config, where = config or FitConfig(), device_of(device)
     depth_share = _depth_share(scene)
+    silhouettes = _silhouettes(scene, depth_share)
     model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder, where)
     room = free_room(scene.unit_from_world, scene.floor_m)
     room_there = room.to(where)
@@ -74,7 +75,7 @@ def fit(
     reads_every_step = where.type == "cpu" or on_step is not None
 
     for step in range(first_step, config.steps):
-        now = Moment.at(step / config.steps, config, scene.unit_per_mm, depth_share)
+        now = Moment.at(step / config.steps, config, scene.unit_per_mm, depth_share, silhouettes)
         if step % _REFRESH_EVERY == 0:
             progress.read()  # a refresh waits for a GPU anyway, and must not see a model that is not finite
             occupancy = _refreshed(occupancy, model, now, allowed, whole=step % _REFRESH_WHOLE_EVERY == 0)
@@ -162,6 +163,11 @@ def _depth_share(scene: Scene) -> float:
     if scene.readings is None:
         return 1.0
     return min(1.0, scene.readings.per_mm2(scene.start.area / scene.unit_per_mm**2) / _DENSE_PER_MM2)
+
+
+def _silhouettes(scene: Scene, depth_share: float) -> float:
+    """How many times their usual weight silhouettes have: little else speaks where depth is sparse, or mostly wrong."""
+    return 1.0 + _ALONE * (1.0 - depth_share if scene.surface.is_opaque_and_rough else 1.0)
 
 
 def _refreshed(occupancy: Occupancy, model: SurfaceModel, now: Moment, allowed: Tensor, *, whole: bool) -> Occupancy:

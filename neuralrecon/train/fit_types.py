@@ -68,7 +68,7 @@ class FitConfig:
         robust_depth: whether readings count less that contradict the surface as it stands.
         doubts_color: whether colours count less where they cannot be explained.
         w_color: weight of the colours' Huber loss.
-        w_silhouette: weight of the silhouettes' cross entropy; up to five times that where depth is sparse.
+        w_silhouette: weight of the silhouettes' cross entropy; up to five times that where depth is sparse or wrong.
         w_eikonal: weight of (|gradient| - 1)^2.
         w_depth: weight of the truncated sdf around depth readings, per mm.
         w_free: weight of the free space before depth readings, per mm.

@@ -24,7 +24,6 @@ _FREE_ROOM_MM = 60.0
 _DEEP_ENOUGH_MM = 5.0  # beyond the band
 _POINTS_BELOW, _DEEP_POINTS, _FREE_POINTS = 1024, 1024, 1024
 _CLEARANCE_MM = 2.0
-_ALONE = 5.0  # what silhouettes count more where depth says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +162,7 @@ class Questions:
                 model.color_doubt(self.seen.middles(image.weights)) if config.doubts_color else torch.zeros_like(errors)
             )
             terms["color"] = config.w_color * losses.color_loss(errors, doubt, batch.inside)
-            w_silhouette = config.w_silhouette * (_ALONE - (_ALONE - 1) * now.depth_share)
+            w_silhouette = config.w_silhouette * now.silhouettes
             terms["silhouette"] = w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
             if views is not None and now.compares_patches:
                 packed, n_rays = self.seen.packed, min(config.patch_rays, config.interior_rays)
