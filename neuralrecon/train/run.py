@@ -18,7 +18,7 @@ from ..evaluate import Closedness, MeshReport, closedness, evaluate_files
 from ..evaluate.views import ViewReport, evaluate_views
 from ..extract import extract_mesh, write_mesh
 from ..files import replacing
-from ..label import LabelSummary, write_labels
+from ..label import LabelSummary, SensorInliers, depth_inliers, surface_evidence, write_depth_inliers, write_labels
 from ..scene import Scene
 from ..segment import MasksFrom, outlined, segment
 from ..simulate import simulate
@@ -32,6 +32,7 @@ from .run_folder import (
     CALIBRATION_FOLDER,
     CROP_FOLDER,
     FIT_FOLDER,
+    INLIER_FOLDER,
     LABEL_FOLDER,
     LOG_FILE,
     MASK_FOLDER,
@@ -63,8 +64,9 @@ class RunSummary:
 
     `seconds` and `peak_memory_mb` are per stage; the latter is the most that the process had held by the stage's end.
     `report` is None without ground truth, `views` without photographs held out. `left_out` is what the capture lacks.
-    `calibration` is given, refined or photos; `surface` is the kind that was taken, `surface_reason` why. `unit` of the
-    world and the mesh is m or unscaled. `size_mm` is None if that is not known.
+    `calibration` is given, refined or photos; `surface` is the kind that was taken, `surface_reason` why. `depth`
+    tells what the depth sensors read on the object and what is believed of it. `unit` of the world and the mesh is m or
+    unscaled. `size_mm` is None if that is not known.
     """
 
     name: str
@@ -74,6 +76,7 @@ class RunSummary:
     calibration: str
     surface: str
     surface_reason: str
+    depth: tuple[SensorInliers, ...]
     unit: str
     is_metric: bool
     warnings: tuple[str, ...]
@@ -225,13 +228,24 @@ def _products(
         for name in dict.fromkeys([MESH_FILE, *(f"mesh.{suffix}" for suffix in config.formats)]):
             with replacing(folder.path / name) as temporary:
                 write_mesh(mesh, temporary)
+    inlier_folder, depth = None, ()
+    if scene.readings is not None:
+        with stages.timed("depth"):
+            inlier_folder = folder.path / INLIER_FOLDER
+            depth = write_depth_inliers(depth_inliers(capture, scene, mesh, result), inlier_folder)
     with stages.timed("labels"):
+        shown = result if scene.surface.is_opaque_and_rough else None
+        evidence = None
+        if capture.is_metric:
+            evidence = surface_evidence(mesh, capture, inlier_folder=inlier_folder, fit=shown)
         labels = write_labels(
             mesh,
             folder.path / LABEL_FOLDER,
             config.label,
             name=(config.object.name if config.capture is None else capture.name).rpartition("/")[2],
             capture=capture,
+            evidence=evidence,
+            inlier_folder=inlier_folder,
             seed=config.seed,
         )
     truth = capture.root / TRUTH_FILE
@@ -247,6 +261,7 @@ def _products(
         calibration=prepared.calibration,
         surface=scene.surface.kind.value,
         surface_reason=scene.surface.reason,
+        depth=depth,
         unit="m" if capture.is_metric else "unscaled",
         is_metric=capture.is_metric,
         warnings=prepared.warnings if capture.is_metric else (*prepared.warnings, _UNSCALED),
