@@ -94,7 +94,7 @@ def _read_in(points, capture: Capture, image: Image, folder: Path):
     in_image = (in_cam[:, 2].numpy() > 0) & ((pixels >= 0) & (pixels < [camera.width, camera.height])).all(axis=1)
     at = np.nonzero(in_image)[0]
     column, row = pixels[at].astype(int).T
-    beside = maximum_filter(believed, 3)[row, column]
+    beside = np.asarray(maximum_filter(believed, 3), dtype=bool)[row, column]
     at, row, column = at[beside], row[beside], column[beside]
     near = np.zeros(len(points), dtype=bool)
     for dv, du in _NEIGHBOURS:
