@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from ..capture import read_capture
 from ..config import Command, part_of
 from ..errors import ConfigError
 from ..evaluate import read_mesh
-from ..train.run_folder import LABEL_FOLDER, MESH_FILE, origin_of, require_run, used_capture
+from ..train.run_folder import (
+    EVIDENCE_FILE,
+    INLIER_FOLDER,
+    LABEL_FOLDER,
+    MESH_FILE,
+    origin_of,
+    require_run,
+    used_capture,
+)
 from . import LabelConfig, write_labels
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +64,31 @@ def main(config: LabelCommand) -> float:
     folder = config.out or file.parent / LABEL_FOLDER
     name = config.name or name.rpartition("/")[2]
     mesh = read_mesh(file)
-    summary = write_labels(mesh, folder, part_of(config, LabelConfig), name=name, capture=capture, seed=config.seed)
+    inliers = None if config.run is None else config.run / INLIER_FOLDER
+    summary = write_labels(
+        mesh,
+        folder,
+        part_of(config, LabelConfig),
+        name=name,
+        capture=capture,
+        evidence=_evidence(config.run, len(mesh.vertices)),
+        inlier_folder=inliers if inliers is not None and inliers.is_dir() else None,
+        seed=config.seed,
+    )
     print(f"{summary.n_files} files in {folder}")
     return summary.occupied_share
+
+
+def _evidence(run: Path | None, n_vertices: int) -> np.ndarray | None:
+    """What the run knew of its own mesh, None of one that was extracted anew with other vertices."""
+    if run is None or not (run / EVIDENCE_FILE).is_file():
+        return None
+    with np.load(run / EVIDENCE_FILE) as told:
+        evidence = told["evidence"]
+    if len(evidence) != n_vertices:
+        log.warning("%s is of another mesh: observed goes by sight alone", run / EVIDENCE_FILE)
+        return None
+    return evidence
 
 
 cli = Command(

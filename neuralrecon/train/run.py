@@ -17,7 +17,7 @@ from ..errors import CaptureError, ConfigError
 from ..evaluate import Closedness, MeshReport, closedness, evaluate_files
 from ..evaluate.views import ViewReport, evaluate_views
 from ..extract import extract_mesh, write_mesh
-from ..files import replacing
+from ..files import replacing, write_npz
 from ..label import LabelSummary, SensorInliers, depth_inliers, surface_evidence, write_depth_inliers, write_labels
 from ..scene import Scene
 from ..segment import MasksFrom, outlined, segment
@@ -31,6 +31,7 @@ from .run_config import RunConfig as RunConfig
 from .run_folder import (
     CALIBRATION_FOLDER,
     CROP_FOLDER,
+    EVIDENCE_FILE,
     FIT_FOLDER,
     INLIER_FOLDER,
     LABEL_FOLDER,
@@ -238,6 +239,7 @@ def _products(
         evidence = None
         if capture.is_metric:
             evidence = surface_evidence(mesh, capture, inlier_folder=inlier_folder, fit=shown)
+            write_npz(folder.path / EVIDENCE_FILE, evidence=evidence)
         labels = write_labels(
             mesh,
             folder.path / LABEL_FOLDER,

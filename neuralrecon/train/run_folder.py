@@ -26,11 +26,22 @@ from ..usage import nearest
 
 CONFIG_FILE, SUMMARY_FILE, LOG_FILE = "config.yaml", "summary.json", "log.txt"
 FIT_FOLDER, LABEL_FOLDER, INLIER_FOLDER, MESH_FILE = "fit", "labels", "depth_inliers", "mesh.ply"
+EVIDENCE_FILE = "evidence.npz"
 # These know by themselves what they were made from, and are taken again by any run for which they are right.
 CALIBRATION_FOLDER, MASK_FOLDER, CROP_FOLDER = "calibration", "masks", "crops"
 CAPTURE_FILE = "capture_used.json"
 # what a run writes, and what overwriting takes away
-_OURS = (CONFIG_FILE, SUMMARY_FILE, LOG_FILE, CAPTURE_FILE, FIT_FOLDER, LABEL_FOLDER, INLIER_FOLDER, "mesh.*")
+_OURS = (
+    CONFIG_FILE,
+    SUMMARY_FILE,
+    LOG_FILE,
+    CAPTURE_FILE,
+    FIT_FOLDER,
+    LABEL_FOLDER,
+    INLIER_FOLDER,
+    EVIDENCE_FILE,
+    "mesh.*",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
