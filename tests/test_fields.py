@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
 from neuralrecon.errors import ConfigError
@@ -96,6 +100,82 @@ def test_colours_lie_in_range_and_turn_with_the_room() -> None:
     assert float((turned - colors).abs().median()) > 0.005
     back = model.color(points, normals @ turn.T, directions @ turn.T, turn.T.expand(100, 3, 3))
     assert torch.allclose(back, colors, atol=1e-12)
+
+
+def test_colours_that_are_not_mirrored_know_place_and_normal_only() -> None:
+    mirrored = model_of(torch.float64)
+    plain = SurfaceModel(replace(SMALL, mirrored=False), 2, 3, torch.Generator().manual_seed(0)).double()
+    plain.load_state_dict(mirrored.state_dict())
+    points = torch.rand(100, 3, generator=torch.Generator().manual_seed(12), dtype=torch.float64)
+    normals, first, second = (unit_vectors(100, seed) for seed in (5, 6, 7))
+    here = torch.eye(3, dtype=torch.float64).expand(100, 3, 3)
+    with torch.no_grad():
+        assert torch.equal(plain.color(points, normals, first, here), plain.color(points, normals, second, here))
+        with_directions = (mirrored.color(points, normals, d, here) for d in (first, second))
+        assert float((next(with_directions) - next(with_directions)).abs().median()) > 0.005
+        # the light still falls on normals that the room sees
+        turned = plain.color(points, normals[:, [1, 2, 0]], first, here)
+        assert float((turned - plain.color(points, normals, first, here)).abs().median()) > 0.005
+
+
+def test_doubt_is_interpolated_between_the_middles_of_its_cells() -> None:
+    """Linear functions come back exactly, up to the outer middles' cube; any others as SciPy interpolates them."""
+    model = model_of(torch.float64)
+    n = len(model.doubt)
+    axis = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+    x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
+    generator = torch.Generator().manual_seed(13)
+    points = torch.rand(500, 3, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        assert float(model.color_doubt(points).abs().max()) == 0.0  # at first there is none
+        model.doubt.copy_(0.3 + 2 * x + 3 * y - z)
+        held = points.clamp(0.5 / n, 1 - 0.5 / n)
+        expected = 0.3 + 2 * held[:, 0] + 3 * held[:, 1] - held[:, 2]
+        assert torch.allclose(model.color_doubt(points), expected, atol=1e-12)
+        outside = points + torch.tensor([0.0, 5.0, 0.0])
+        beyond = model.color_doubt(outside)
+        assert torch.allclose(beyond, 0.3 + 2 * held[:, 0] + 3 * (1 - 0.5 / n) - held[:, 2], atol=1e-12)
+        model.doubt.copy_(torch.rand(n, n, n, generator=generator, dtype=torch.float64))
+        scipys = map_coordinates(model.doubt.numpy(), points.numpy().T * n - 0.5, order=1, mode="nearest")
+        assert np.allclose(model.color_doubt(points).numpy(), scipys, atol=1e-12)
+
+
+def test_doubt_is_learned_in_the_cells_around_and_not_by_moving_the_points() -> None:
+    model, n = model_of(torch.float64), 24
+    point = torch.tensor([[0.31, 0.62, 0.47]], dtype=torch.float64, requires_grad=True)
+    model.color_doubt(point).sum().backward()
+    assert point.grad is None
+    assert model.doubt.grad is not None
+    touched = model.doubt.grad.nonzero()
+    assert len(touched) == 8
+    middles = (touched + 0.5) / n
+    assert float((middles - point.detach()).abs().max()) < 1 / n
+    weights = model.doubt.grad[tuple(touched.T)]
+    assert float(weights.sum()) == pytest.approx(1.0, abs=1e-12)
+    assert torch.allclose((weights[:, None] * middles).sum(0), point.detach()[0], atol=1e-12)
+
+
+def test_the_spread_of_readings_settles_at_their_weighted_rms() -> None:
+    """One a sensor; a sensor without readings, or with less than one that counts, keeps what it had."""
+    sensors = SensorModel(4, 1).double()
+    generator = torch.Generator().manual_seed(14)
+    of = torch.arange(900) % 3
+    off = torch.randn(900, generator=generator, dtype=torch.float64) * torch.tensor([0.7, 2.0, 0.01]).double()[of]
+    inlier = torch.rand(900, generator=generator, dtype=torch.float64)
+    off[inlier < 0.3], inlier[inlier < 0.3] = 50.0, 0.0  # wrong ones that are known to be do not count
+    first = sensors.spread_mm.clone()
+    sensors.learn_spread(off, inlier, of)
+    rms = torch.stack([(inlier * off.square())[of == i].sum() / inlier[of == i].sum() for i in range(3)]).sqrt()
+    once = (0.95 * first[:3].square() + 0.05 * rms.square()).sqrt()
+    assert torch.allclose(sensors.spread_mm[:3], once, atol=1e-6)
+    for _ in range(400):  # 0.95^401 of 3 mm squared is 1e-8
+        sensors.learn_spread(off, inlier, of)
+    assert torch.allclose(sensors.spread_mm[:2], rms[:2], atol=1e-6)
+    assert float(sensors.spread_mm[2]) == pytest.approx(0.4)  # never less: no sensor is that good
+    assert float(sensors.spread_mm[3]) == float(first[3])
+    before = sensors.spread_mm.clone()
+    sensors.learn_spread(off[:3], torch.full((3,), 0.9, dtype=torch.float64), of[:3])
+    assert torch.equal(sensors.spread_mm, before)
 
 
 def test_sensors_have_their_own_gain_and_offset() -> None:
@@ -228,6 +308,6 @@ def test_reflection_turns_the_normal_part_and_keeps_the_rest() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"levels": 0}, {"color_levels": 25}, {"log2_table_size": 30}])
-def test_sizes_that_no_model_has_are_an_error(settings: dict[str, int]) -> None:
+def test_sizes_that_no_model_has_are_an_error(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="must be"):
         FieldConfig(**settings)

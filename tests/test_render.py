@@ -174,6 +174,25 @@ def test_in_a_narrow_band_a_sphere_is_opaque_and_in_its_place() -> None:
     assert float(((depth - t0) * cosine)[passing < 0.3 * RADIUS].mean().abs()) < 0.03 * BLUR
 
 
+def test_the_middle_of_a_ray_is_where_its_light_stops() -> None:
+    """The mean by weight, summed ray by ray; a ray without samples stays where it starts."""
+    batch, passing, _ = rays_past_the_sphere(60)
+    samples = sample_rays(batch, CUBE, occupancy_of(sphere, 3 * BLUR), BLUR, torch.full((60,), 0.5))
+    seen, _, n_samples = picture(batch, occupancy_of(sphere, 3 * BLUR), BLUR)
+    weights = seen.weights.clone().requires_grad_()
+    middles = samples.middles(weights)
+    assert not middles.requires_grad
+    for i in range(60):
+        mine = samples.packed.ray_indices == i
+        total = weights[mine].sum().detach()
+        t = (weights.detach()[mine] * samples.packed.t_mids[mine]).sum() / total.clamp_min(1e-6)
+        assert torch.allclose(middles[i], batch.rays.origins[i] + t * batch.rays.directions[i], atol=1e-5)
+    assert torch.equal(middles[n_samples == 0], batch.rays.origins[n_samples == 0])
+    assert bool((n_samples == 0).any())
+    opaque = passing < 0.8 * RADIUS
+    assert float(sphere(middles[opaque]).abs().max()) < BLUR
+
+
 def test_colours_come_from_unit_normals_seen_from_the_room() -> None:
     batch, passing, nearest = rays_past_the_sphere(200)
     view = render_view(MODEL, batch, CUBE, occupancy_of(sphere, 8 * BLUR), inv_s=1 / BLUR, step=0.5 * BLUR)

@@ -14,10 +14,13 @@ from neuralrecon.capture import SensorKind, read_capture, read_color, read_depth
 from neuralrecon.errors import ConfigError, EvidenceError
 from neuralrecon.geometry import Box, Camera, Rigid, Similarity
 from neuralrecon.scene import Scene, SceneConfig, VisualHull
+from neuralrecon.scene.distance import signed_distance
 from neuralrecon.scene.hull import locate, unit_cube
 from neuralrecon.scene.photographs import Photograph, Pixels
 from neuralrecon.scene.readings import Readings, on_object, points_of
+from neuralrecon.scene.scene import _surface
 from neuralrecon.scene.silhouettes import Silhouette
+from neuralrecon.scene.surface_kind import DepthSurvey, SurfaceKind
 
 IDENTITY = Rigid.identity()
 RADIUS, CENTER = 0.1, torch.tensor([0.3, -0.2, 0.15])
@@ -174,6 +177,65 @@ def test_below_the_table_the_hull_goes_straight_down(silhouettes: list[Silhouett
     # the unseen underside is no surface: at the cube's lower face the distance is that to the sides
     middle = resolution // 2
     assert float(with_floor.sdf[middle, middle, 0]) / cube.scale < -0.5 * (RADIUS**2 - 0.025**2) ** 0.5
+
+
+def cube_centers(n: int) -> torch.Tensor:
+    axis = (torch.arange(n) + 0.5) / n
+    return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+
+
+def ball_hull(radius: float, n: int = 64) -> VisualHull:
+    """Of a ball in the middle of the unit cube, with the distances that carving gives."""
+    solid = ((cube_centers(n) - 0.5).norm(dim=-1) < radius).numpy()
+    return VisualHull(sdf=torch.from_numpy(signed_distance(solid) / n).float())
+
+
+def test_what_is_known_to_be_free_is_taken_off_the_hull() -> None:
+    """Half of the cube, told by a coarser grid, leaves half of a ball, whose distances are known where they are exact:
+    inside, beside the cut within the ball's section, and on the far side."""
+    n, radius = 64, 0.3
+    hull = ball_hull(radius, n)
+    free = torch.zeros(40, 40, 40, dtype=torch.bool)
+    free[20:] = True
+    left = hull.without(free)
+    away = cube_centers(n) - 0.5
+    to_ball, to_cut = away.norm(dim=-1) - radius, away[..., 0]
+    half = torch.maximum(to_ball, to_cut)
+    assert torch.equal(left.sdf < 0, (hull.sdf < 0) & (to_cut < 0))
+    beside = (to_cut > 0) & (away[..., 1:].norm(dim=-1) < radius)
+    exact = (half < 0) | beside | ((to_cut < -0.1) & (to_ball > 0))
+    assert float((left.sdf - half)[exact].abs().max()) < 0.87 / n  # half a cell's diagonal
+    assert float((left.sdf - to_cut)[beside].abs().max()) < 1e-6  # whole cells: nothing is lost
+    same = hull.without(torch.zeros_like(free))
+    assert torch.allclose(same.sdf, hull.sdf, atol=1e-6)
+    assert hull.without(torch.ones_like(free)) is hull  # that nothing is left cannot be
+
+
+def test_a_single_free_cell_takes_no_more_than_itself() -> None:
+    hull, free = ball_hull(0.3), torch.zeros(32, 32, 32, dtype=torch.bool)
+    free[16, 14, 17] = True
+    taken = ((hull.sdf < 0) & (hull.without(free).sdf >= 0)).nonzero()
+    # of 2 x 2 x 2 cells of half the size, all lie 1/4 of a cell off the middle in three directions: (3/4)^3 < 1/2
+    assert len(taken) == 0
+    free[15:17, 13:15, 16:18] = True
+    taken = ((hull.sdf < 0) & (hull.without(free).sdf >= 0)).nonzero()
+    assert 0 < len(taken) <= 64
+    assert bool((taken >= torch.tensor([30, 26, 32])).all())
+    assert bool((taken < torch.tensor([34, 30, 36])).all())
+
+
+@pytest.mark.parametrize("radius", [0.2, 0.35])
+def test_the_area_of_a_ball(radius: float) -> None:
+    assert ball_hull(radius).area == pytest.approx(4 * np.pi * radius**2, rel=0.05)
+
+
+def test_the_crust_lies_along_the_surface() -> None:
+    crust = ball_hull(0.3).crust(1.0)
+    off = (crust - 0.5).norm(dim=1) - 0.3
+    assert float(off.abs().max()) < (1 + 0.87) / 64
+    # nothing is left open: from every point of the sphere the next one is less than a cell's diagonal away
+    gaps = torch.cdist(0.5 + 0.3 * torch.from_numpy(directions(500)).float(), crust).amin(dim=1)
+    assert float(gaps.max()) < 3**0.5 / 64
 
 
 def test_contradicting_silhouettes_are_an_error(silhouettes: list[Silhouette]) -> None:
@@ -420,6 +482,45 @@ def test_the_scene_holds_the_object(small: Scene) -> None:
     above = above[above[:, 2] > -0.9]
     on_sphere = small.hull.look_up(small.unit_from_world.apply(center + 0.05 * above))
     assert float(on_sphere.max()) < 0.87 / 64  # no part of the sphere is further out than half a cell's diagonal
+
+
+def test_free_cells_are_known_near_the_hull_only(small: Scene) -> None:
+    """Of a grid that is free all over: those whose middles lie less than 6 mm off the hull, or in it."""
+    assert small.readings is not None
+    n = 32
+    all_free = replace(small, readings=replace(small.readings, free=torch.ones(n, n, n, dtype=torch.bool)))
+    found = all_free.known_free(6.0)
+    centers = cube_centers(n).reshape(-1, 3)
+    expected = centers[small.hull.look_up(centers) < 6.0 * small.unit_per_mm]
+    assert torch.allclose(found, expected)
+    assert 0 < len(found) < n**3
+    assert len(replace(small, readings=None).known_free(6.0)) == 0
+
+
+def test_a_matte_ball_is_told_to_be_matte_and_keeps_its_start(small: Scene) -> None:
+    """Few coarse silhouettes leave a hull up to 15 mm wide of the ball: 1 - (50 / 65)^2 = 0.41 of its picture is beside
+    the ball, where nothing is read, or the table."""
+    assert small.surface.kind == SurfaceKind.matte
+    survey = small.surface.survey
+    assert survey is not None
+    assert survey.bad < 0.5
+    assert survey.pixels > 500
+    assert small.readings is not None
+    assert float(small.readings.inlier.median()) > 0.7
+    # a ball has no hollow: what depth takes off is only what the few silhouettes leave standing around it
+    lost = (small.hull.sdf < 0) & (small.start.sdf >= 0)
+    in_world = small.unit_from_world.inverse().apply((lost.nonzero() + 0.5) / 64)
+    off = (in_world - torch.tensor([0.006, -0.004, 0.05])).norm(dim=1) - 0.05
+    assert not bool((off < -0.001).any())
+
+
+def test_a_kind_that_is_given_is_not_judged(small: Scene) -> None:
+    survey = DepthSurvey(pixels=1000, missing=900)
+    given = _surface(SurfaceKind.mirror, small.pixels, small.readings, small.hull, survey)
+    assert (given.kind, given.reason, given.survey) == (SurfaceKind.mirror, "as set", survey)
+    found = _surface(SurfaceKind.auto, small.pixels, None, small.hull, survey)
+    assert found.kind == SurfaceKind.clear
+    assert "90 % of the depth" in found.reason
 
 
 def test_without_masks_and_masked_depth_there_is_no_scene(sphere_folder: Path) -> None:

@@ -18,11 +18,16 @@ from torch import Tensor
 
 from neuralrecon.capture import read_capture
 from neuralrecon.errors import ConfigError, FitError
-from neuralrecon.fields import FieldConfig
-from neuralrecon.scene import Scene, SceneConfig
+from neuralrecon.fields import FieldConfig, SensorModel, SurfaceModel
+from neuralrecon.geometry import Box, Rays
+from neuralrecon.render import Occupancy
+from neuralrecon.scene import DepthRays, Scene, SceneConfig, VisualHull
 from neuralrecon.train import Fit, FitConfig, fit, load_fit, losses, save_fit
 from neuralrecon.train import start as start_module
-from neuralrecon.train.schedule import active_levels, geometric, learning_rate
+from neuralrecon.train.depth_probes import DepthProbes, posterior
+from neuralrecon.train.optimizer import Optimizer
+from neuralrecon.train.questions import Questions, Unseen
+from neuralrecon.train.schedule import Moment, active_levels, geometric, learning_rate
 
 TINY = FitConfig(
     field=FieldConfig(
@@ -51,7 +56,15 @@ class Stopped(Exception):
 
 @pytest.fixture(scope="module")
 def scene(sphere_folder: Path) -> Scene:
-    return Scene.from_capture(read_capture(sphere_folder), SceneConfig(hull_resolution=64))
+    """Its hull as tight as many silhouettes would make it: that of so few and coarse ones is 15 mm wide of the ball, so
+    that it covers all readings.
+    """
+    found = Scene.from_capture(read_capture(sphere_folder), SceneConfig(hull_resolution=64))
+    axis = (torch.arange(64) + 0.5) / 64
+    centers = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+    middle = found.unit_from_world.apply(torch.tensor([0.006, -0.004, 0.05]))
+    tight = VisualHull(sdf=(centers - middle).norm(dim=-1) - 0.05 * found.unit_from_world.scale)
+    return replace(found, hull=tight, start=tight)
 
 
 @pytest.fixture(scope="module")
@@ -170,14 +183,166 @@ def test_depth_losses() -> None:
     sdf = torch.tensor([5.0, 0.25, -1.0, -1.0])
     inlier = torch.tensor([1.0, 1.0, 1.0, 0.0])
     assert float(losses.free_space_loss(sdf, 1.0, inlier)) == pytest.approx((0 + 0.75 + 2.0 + 0) / 4)
+    assert float(losses.known_free_loss(sdf, 2.0)) == pytest.approx((0 + 1.75 + 3.0 + 3.0) / 4)
+
+
+# ----------------------------------------------------------------------------------------- readings that may be wrong
+
+
+def test_the_posterior_is_prior_odds_times_the_likelihood_ratio() -> None:
+    """Normal about the surface, against even over 50 mm."""
+    generator = torch.Generator().manual_seed(0)
+    prior, off, spread = (torch.rand(200, generator=generator, dtype=torch.float64) for _ in range(3))
+    off, spread = off * 12 - 6, spread * 5 + 0.4
+    found = posterior(prior, off, spread)
+    likelihood = torch.distributions.Normal(0.0, spread).log_prob(off).exp()
+    odds = prior / (1 - prior) * likelihood * 50
+    assert torch.allclose(found, odds / (1 + odds), atol=1e-9)
+    # the bend: right and wrong are as likely where the two densities are as high
+    wide, even = torch.full((1,), 2.0, dtype=torch.float64), torch.full((1,), 0.5, dtype=torch.float64)
+    corner = wide * (2 * torch.log(50 / (wide * math.sqrt(2 * math.pi)))).sqrt()
+    assert float(posterior(even, corner, wide)) == pytest.approx(0.5, abs=1e-9)
+
+
+def test_the_posterior_at_its_limits() -> None:
+    off, spread = torch.tensor([0.0, 3.0, 40.0, 1e4]), torch.full((4,), 1.0)
+    assert torch.equal(posterior(torch.zeros(4), off, spread), torch.zeros(4))  # known to be wrong
+    sure = posterior(torch.ones(4), off, spread)
+    assert sure[:2].tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
+    assert sure[2:].tolist() == [0.0, 0.0]  # and no 0 / 0
+    found = posterior(torch.full((4,), 0.5), off, spread)
+    assert float(found[0]) == pytest.approx(1 / (1 + math.sqrt(2 * math.pi) / 50), rel=1e-6)
+    assert found.tolist() == sorted(found.tolist(), reverse=True)
+    # a spread over all the room: being on the surface says nothing for it
+    flat = posterior(torch.full((1,), 0.3), torch.zeros(1), torch.full((1,), 50 / math.sqrt(2 * math.pi)))
+    assert float(flat) == pytest.approx(0.3, rel=1e-5)
+
+
+LOW, HIGH = 0.36, 0.5  # a slab across the whole cube
+ROOM, TRUNCATION, UNIT_PER_MM = 0.3, 0.04, 0.01
+
+
+def slab(points: Tensor) -> Tensor:
+    return (points[..., 2] - (LOW + HIGH) / 2).abs() - (HIGH - LOW) / 2
+
+
+def occupancy_of_slab(size: int = 50) -> Occupancy:
+    """Cells whose middles lie on the slab's, so that interpolation is exact."""
+    axis = (torch.arange(size) + 0.5) / size
+    return Occupancy.from_sdf(slab(torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)), 0.02)
+
+
+def readings_at(heights: Tensor, tilt_deg: float, inlier: float = 1.0) -> DepthRays:
+    """Seen from above the cube, all under one angle."""
+    n, tilt = len(heights), math.radians(tilt_deg)
+    rays = torch.tensor([math.sin(tilt), 0.0, -math.cos(tilt)]).expand(n, 3)
+    ends = torch.stack([torch.full((n,), 0.5), torch.linspace(0.3, 0.7, n), heights], dim=1)
+    return DepthRays(
+        rays=Rays(origins=ends - 1.5 * rays, directions=rays),
+        distances=torch.full((n,), 1.5),
+        inlier=torch.full((n,), inlier),
+        world_from_cam=torch.eye(3).expand(n, 3, 3),
+        sensors=torch.zeros(n, dtype=torch.long),
+        stops=torch.zeros(n, dtype=torch.long),
+    )
+
+
+def probes_at(readings: DepthRays) -> DepthProbes:
+    generator = torch.Generator().manual_seed(1)
+    return DepthProbes.place(readings, occupancy_of_slab(), TRUNCATION, 0.0075, ROOM, generator)
+
+
+@pytest.mark.parametrize("tilt_deg", [0.0, 40.0])
+def test_a_reading_is_covered_as_deep_as_its_way_runs_in_the_solid(tilt_deg: float) -> None:
+    cosine = math.cos(math.radians(tilt_deg))
+    heights = torch.tensor([0.7, HIGH, HIGH - 0.02, 0.42, 0.3, 0.35, LOW - 0.9 * ROOM])
+    found = probes_at(readings_at(heights, tilt_deg)).covered
+    # the way starts 0.75 truncations before the reading and ends after the room; the deepest is the slab's middle,
+    # which 28 steps miss by half of one
+    step = (ROOM - 0.75 * TRUNCATION) / 27 * cosine
+    first, last = heights + 0.75 * TRUNCATION * cosine, heights + ROOM * cosine
+    deepest = torch.full_like(heights, (LOW + HIGH) / 2).clamp(first, last)
+    expected = (-slab(deepest[:, None].expand(-1, 3))).clamp_min(0)
+    assert bool((found <= expected + 1e-5).all())
+    assert bool((found >= expected - step / 2 - 1e-5).all())
+    assert found[:3].tolist() == [0.0, 0.0, 0.0]  # before, on, and 2 mm behind the surface: nothing to read through
+    assert float(found[4]) > 0.03
+
+
+def test_near_and_free_points_lie_where_they_are_said_to() -> None:
+    readings = readings_at(torch.linspace(0.3, 0.6, 400), 30.0)
+    probes = probes_at(readings)
+    near, free, beside = probes.points.split([400, 200, 200])
+    far = (near - readings.rays.origins).norm(dim=1)
+    assert torch.allclose(far, readings.distances - probes.before, atol=1e-5)
+    assert float(probes.before.abs().max()) <= TRUNCATION
+    assert float(probes.before.std()) == pytest.approx(TRUNCATION / math.sqrt(3), rel=0.1)
+    ahead = 1.5 - (free - readings.rays.origins[:200]).norm(dim=1)
+    assert float(ahead.min()) >= TRUNCATION - 1e-5
+    assert float(ahead.max()) <= TRUNCATION + ROOM + 1e-5
+    assert float((beside - near[:200]).std()) == pytest.approx(0.0075, rel=0.1)
+
+
+@pytest.mark.parametrize("wrong_height", [0.2, LOW - 0.003])
+def test_readings_off_a_surface_or_through_a_solid_do_not_count(wrong_height: float) -> None:
+    """The depth term of right and wrong readings is that of the right ones; without `robust_depth` it is not.
+
+    The second lie on a surface as well as the right ones, but on the far side.
+    """
+    right, wrong = torch.full((60,), HIGH + 0.003), torch.full((60,), wrong_height)
+    now, config = Moment.at(0.5, TINY, UNIT_PER_MM), replace(TINY, w_free=0.0, w_bending=0.0)
+
+    def depth_term(heights: Tensor, settings: FitConfig) -> tuple[float, float]:
+        probes, sensors = probes_at(readings_at(heights, 20.0, 0.8)), SensorModel(1, 1)
+        normals = torch.tensor([0.0, 0.0, 1.0]) * (probes.points[:, 2:] - (LOW + HIGH) / 2).sign()
+        terms = probes.terms(sensors, slab(probes.points), normals, settings, now)
+        return float(terms["depth"]), float(sensors.spread_mm)
+
+    # each right one is off by 0.3 mm; a wrong one, through 6.5 mm of solid or more, counts exp(-(6.5 / 2)^2) = 3e-5
+    alone, spread_alone = depth_term(right, config)
+    mixed, spread_mixed = depth_term(torch.cat([right, wrong]), config)
+    assert alone == pytest.approx(config.w_depth * 0.3**2 / 2, rel=1e-3)
+    assert mixed == pytest.approx(alone, rel=0.01)
+    assert spread_mixed == pytest.approx(spread_alone, rel=1e-3)
+    blind, spread_blind = depth_term(torch.cat([right, wrong]), replace(config, robust_depth=False))
+    assert blind > 10 * alone
+    assert spread_blind == float(SensorModel(1, 1).spread_mm)  # not learned
+
+
+def test_doubt_never_falls_below_zero() -> None:
+    model = SurfaceModel(TINY.field, 1, 1, torch.Generator().manual_seed(0))
+    optimizer = Optimizer(model, TINY)
+    push = torch.linspace(-1, 1, model.doubt.numel()).reshape(model.doubt.shape)
+    for _ in range(3):
+        optimizer.descend((push * model.doubt).sum(), 1.0)
+    assert float(model.doubt.detach().min()) == 0.0
+    # Adam's first steps are one rate long, whatever the gradient
+    assert torch.allclose(model.doubt[push < 0].detach(), torch.tensor(3 * 2e-2), atol=1e-4)
+    assert float(model.doubt.detach()[push > 0].abs().max()) == 0.0
+
+
+def test_points_known_to_be_free_are_asked_first() -> None:
+    known = torch.rand(30, 3, generator=torch.Generator().manual_seed(2))
+    generator, config = torch.Generator().manual_seed(3), replace(TINY, w_eikonal=0.0)
+    room, occupancy = Box(low=torch.zeros(3), high=torch.ones(3)), occupancy_of_slab()
+    now, model = Moment.at(0.5, TINY, UNIT_PER_MM), SurfaceModel(TINY.field, 1, 1, torch.Generator().manual_seed(0))
+    for free in (known, known[:0]):
+        unseen = Unseen.of(room, occupancy, free)
+        asked = Questions.draw((None, None), config, model.sensors, occupancy, unseen, room, now, generator)
+        drawn = asked.points[: len(asked.free)]
+        assert {tuple(p) for p in drawn.tolist()} == {tuple(p) for p in free.tolist()}
+        normals = torch.tensor([0.0, 0.0, 1.0]).expand(len(asked.points), 3)
+        terms = asked.terms(model, config, slab(asked.points), normals, now, None, None, occupancy)
+        assert ("known_free" in terms) == bool(len(free))
+        if len(free):
+            expected = config.w_free * torch.relu(2.0 - slab(drawn) / UNIT_PER_MM).mean()
+            assert float(terms["known_free"]) == pytest.approx(float(expected), rel=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------------ fits
 
 
 def test_the_hull_is_where_a_fit_starts(scene: Scene) -> None:
-    from neuralrecon.fields import SurfaceModel
-
     generator = torch.Generator().manual_seed(0)
     model = SurfaceModel(TINY.field, 2, 1, generator)
     start_module.start_from_hull(model, scene, TINY.first_levels, generator)
@@ -199,6 +364,15 @@ def test_the_same_seed_gives_the_same_fit(scene: Scene, whole: Fit) -> None:
     assert_same(again, whole)
     assert whole.step == 20
     assert whole.blur == pytest.approx(TINY.blur_end_mm * scene.unit_per_mm)
+
+
+def test_a_fit_learns_doubt_and_the_spread_of_readings(whole: Fit) -> None:
+    """So that the comparisons of stopped, resumed and saved fits below are of something."""
+    doubt, spread = whole.model.doubt.detach(), whole.model.sensors.spread_mm
+    assert float(doubt.min()) == 0.0
+    assert int((doubt > 0).sum()) > 20
+    first = SensorModel(len(spread), 1).spread_mm
+    assert 0 < int((spread != first).sum()) < len(spread)  # those of depth cameras; the others have no readings
 
 
 def test_another_seed_gives_another_fit(scene: Scene, whole: Fit) -> None:
