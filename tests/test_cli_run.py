@@ -45,19 +45,26 @@ def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_folder_has_all(done: Path, data: Path) -> None:
     assert {p.name for p in done.iterdir()} == {
-        "capture_used.json", "config.yaml", "crops", "fit", "labels", "log.txt", "mesh.glb", "mesh.ply", "summary.json",
+        "capture_used.json", "config.yaml", "crops", "depth_inliers", "evidence.npz", "fit", "labels", "log.txt",
+        "masks", "mesh.glb", "mesh.ply", "summary.json",
     }  # fmt: skip
     summary = json.loads((done / "summary.json").read_text())
     mesh = trimesh.load_mesh(done / "mesh.ply")
     assert mesh.is_volume
     assert summary["mesh"]["n_faces"] == len(mesh.faces)
     assert summary["size_mm"] == pytest.approx(mesh.extents * 1e3, abs=0.01)
-    assert list(summary["seconds"]) == ["capture", "scene", "fit", "mesh", "labels", "evaluation"]
+    assert list(summary["seconds"]) == [
+        "capture", "masks", "scene", "fit", "mesh", "depth", "labels", "evaluation",
+    ]  # fmt: skip
     assert (summary["calibration"], summary["unit"], summary["warnings"]) == ("given", "m", [])
     peaks = list(summary["peak_memory_mb"].values())
     assert peaks == sorted(peaks)
     assert 100 < peaks[-1] < 8000
     assert summary["versions"]["torch"]
+    assert summary["surface"] in ("matte", "glossy")
+    assert "of the depth on the object is missing" in summary["surface_reason"]
+    for sensor in summary["depth"]:
+        assert sensor["missing"] + sensor["believed"] + sensor["not_believed"] == pytest.approx(1, abs=2e-4)
     assert summary["views"]["views"]
     settings = yaml.safe_load((done / "config.yaml").read_text())
     assert settings["fit"]["steps"] == 5

@@ -186,12 +186,23 @@ def waits_of_steps(waits: Counter[str], but: tuple[str, ...]) -> Counter[str]:
 
 def test_what_a_step_waits_for(scene: Scene, pretended: PretendedGpu) -> None:
     """Beside what the torch definitions of the ops wait for: once, for the number of samples that can be seen."""
-    fit(scene, replace(TINY, steps=3), seed=3, device="cuda")
+    fit(scene, replace(TINY, steps=3, w_patches=0.0), seed=3, device="cuda")
     first = Counter(pretended.waits)
     pretended.waits.clear()
-    fit(scene, replace(TINY, steps=7), seed=3, device="cuda")
+    fit(scene, replace(TINY, steps=7, w_patches=0.0), seed=3, device="cuda")
     more = pretended.waits - first
     assert waits_of_steps(more, ("_torch.py", "__init__.py:where")) == {"rendering.py:render aten.nonzero.default": 4}
+
+
+def test_what_patches_wait_for(scene: Scene, pretended: PretendedGpu) -> None:
+    """How many samples the chosen rays have, where they cross the surface, and which crossing is a ray's first."""
+    fit(scene, replace(TINY, steps=3, patches_from=0.4), seed=3, device="cuda")
+    first = Counter(pretended.waits)
+    pretended.waits.clear()
+    fit(scene, replace(TINY, steps=7, patches_from=0.4), seed=3, device="cuda")
+    waits = {place: n for place, n in (pretended.waits - first).items() if place.startswith("patches.py")}
+    whats = ("aten._local_scalar_dense.default", "aten.nonzero.default", "aten.index.Tensor")
+    assert waits == {f"patches.py:find {what}": 3 for what in whats}  # steps 3 to 6 of seven, step 2 of three
 
 
 def test_what_a_step_waits_for_with_triton(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +210,9 @@ def test_what_a_step_waits_for_with_triton(scene: Scene, monkeypatch: pytest.Mon
     pytest.importorskip("triton")
     for module, name in ((start, "_POINTS"), (questions, "_POINTS_BELOW"), (questions, "_DEEP_POINTS")):
         monkeypatch.setattr(module, name, 16)  # the interpreter is slow
-    small = replace(TINY, interior_rays=6, edge_rays=2, depth_rays=8, occupancy_resolution=16, refine_from=0.0)
+    small = replace(
+        TINY, interior_rays=6, edge_rays=2, depth_rays=8, occupancy_resolution=16, refine_from=0.0, w_patches=0.0
+    )
     waits = []
     for steps in (1, 2):
         # the host's own fit reads its terms each step, which is no wait here but would be one there

@@ -30,7 +30,7 @@ def highlight_share(pixels: Pixels, readings: Readings, hull: VisualHull) -> flo
     sure = (readings.inlier > _BELIEVED).nonzero()[:, 0]
     if len(sure) < _PLACES // 10:
         return None
-    places = readings.points[sure[torch.linspace(0, len(sure) - 1, _PLACES).long()]]
+    places = readings.points[sure[torch.linspace(0, len(sure) - 1, _PLACES, dtype=torch.float64).long()]]
     normals = normalize(_slopes(hull, places), dim=1)
     seen = [_luminance(pixels, i, places, normals, hull) for i in range(len(pixels.origins))]
     of_place = torch.cat([at for at, _, _ in seen])

@@ -129,7 +129,7 @@ class Views:
         k, crops = p.intrinsics[images][:, None], p.crops[images][:, None]
         in_cam = (rays.directions[:, None] @ p.rotations[images])[:, 0]
         ideal = in_cam[:, None, :2] / in_cam[:, None, 2:]
-        corner = (distort(ideal, k[..., 4:]) * k[..., :2] + k[..., 2:4]).floor() + _offsets().to(ideal)
+        corner = (distort(ideal, k[..., 4:]) * k[..., :2] + k[..., 2:4]).floor() + _offsets(ideal.device)
         xy = undistort((corner + 0.5 - k[..., 2:4]) / k[..., :2], k[..., 4:])
         u, v = (corner.long() - crops[..., :2]).unbind(-1)
         within = (u >= 0) & (v >= 0) & (u < crops[..., 2]) & (v < crops[..., 3])
@@ -203,8 +203,8 @@ def patch_loss(
     return trust * (of_patch * asked).sum() / asked.sum().clamp_min(max(n_rays // 4, 1))
 
 
-def _offsets() -> Float[Tensor, "samples 2"]:
-    step = torch.arange(-_HALF, _HALF + 1.0) * _STRIDE
+def _offsets(device: torch.device) -> Float[Tensor, "samples 2"]:
+    step = torch.arange(-_HALF, _HALF + 1.0, device=device) * _STRIDE
     return torch.stack(torch.meshgrid(step, step, indexing="xy"), dim=-1).reshape(-1, 2)
 
 
