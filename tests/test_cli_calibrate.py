@@ -451,7 +451,7 @@ def test_a_run_uses_the_refined_calibration(sphere_folder: Path, tmp_path: Path,
     assert stages == ["calibration of a rig"]
     assert (summary["calibration"], summary["unit"]) == ("refined", "m")
     assert summary["warnings"] == ["a warning of it"]
-    assert list(summary["seconds"])[:3] == ["capture", "calibration", "scene"]
+    assert list(summary["seconds"])[:4] == ["capture", "calibration", "masks", "scene"]
     used, given = used_capture(tmp_path / "o"), read_capture(sphere_folder)
     np.testing.assert_allclose(centers(used) - centers(given), [[SHIFT_M, 0, 0]] * len(used.sensors), atol=1e-9)
     assert used.root == sphere_folder.resolve()

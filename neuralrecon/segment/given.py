@@ -24,6 +24,7 @@ _STEP = Round(cells=64, contrary_share=0.10, outwards=0.0, inwards=0.0)
 _LOCATING_SHARE = 0.3
 _LEAST_VIEWS = 3
 _AGREEING_IOU, _MOST_BAD = 0.85, 0.1  # in the median, and the share of views that may fall short of `least_iou`
+_TOLERANCE_PX = 2.0  # of the small masks: what a hull of coarse cells is wider, and a pixel
 _N_NAMED = 5
 
 
@@ -81,7 +82,7 @@ def _checked(capture: Capture, config: SegmentConfig, settings: str) -> SegmentR
         none = [ViewConsistency(image=key_of(i), iou=0.0, missing=1.0, extra=1.0, kept=False) for i in images]
         return replace(nowhere, views=tuple(none))
     low, high = (tuple(corner.tolist()) for corner in hull.box())
-    return replace(nowhere, bounds=(low, high), views=compared(views, outlines, hull, config.least_iou))
+    return replace(nowhere, bounds=(low, high), views=compared(views, outlines, hull, config.least_iou, _TOLERANCE_PX))
 
 
 def _outline_only(capture: Capture, image: Image) -> View:

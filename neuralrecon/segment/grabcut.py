@@ -15,7 +15,7 @@ _STEP, _N_STEPS = 4, 64  # of the looked up colours
 _MOST_ODDS, _ODDS_WITHIN, _SURE_ODDS = 4.0, 3.0, 2.0
 _HULL_EXCESS_PX = 2.0  # how much wider than the object a hull by vote is all around, at least
 _LEVELS_AN_ODD = 24.0
-_ODDS_WEIGHT = 12.0  # of a log odd of 1, against 50 for an edge between equal neighbours
+_ODDS_WEIGHT = 14.0  # of a log odd of 1, against 50 for an edge between equal neighbours
 _SMOOTHING = 0.01  # of the object's size: over which colours are taken together
 
 Outline = Bool[np.ndarray, "v u"]

@@ -7,7 +7,7 @@ from scipy.ndimage import binary_fill_holes, distance_transform_edt, label
 
 from .views import Outline
 
-_CLOSING = 0.05  # of the object's size: gaps in a first guess that are no more than this
+_CLOSING = 0.10  # of the object's size: gaps in a first guess that are no more than this
 _LEAST_PIECE, _MOST_HOLE = 0.05, 0.03  # of the largest piece
 
 
@@ -27,6 +27,12 @@ def tidied(outline: Outline) -> Outline:
     whole = np.r_[False, areas >= _LEAST_PIECE * areas.max()][pieces]
     holes, sizes = _pieces(~whole)
     return whole | np.r_[False, sizes < _MOST_HOLE * areas.max()][holes]
+
+
+def without_specks(outline: Outline, least_px: int) -> Outline:
+    """Only pieces of so many pixels."""
+    pieces, areas = _pieces(outline)
+    return np.r_[False, areas >= least_px][pieces]
 
 
 def filled(outline: Outline) -> Outline:

@@ -10,14 +10,14 @@ from functools import partial
 import cv2
 import numpy as np
 from jaxtyping import Float32, Int8
-from scipy.ndimage import binary_opening
+from scipy.ndimage import binary_closing, binary_opening
 
 from ..capture import Capture, Image
 from ..errors import EvidenceError
 from .backdrop import Axis, Window, backdrop_odds, found_axis, top_radius
 from .grabcut import Region, cut_by_odds, depth_px
 from .outlines import Box, Round, carved, in_threads
-from .pieces import filled, largest_piece, tidied
+from .pieces import filled, largest_piece, tidied, without_specks
 from .views import Outline, View
 from .votes import VotedHull, locate, vote_finer
 
@@ -29,13 +29,13 @@ _ROUNDS = (
     Round(cells=112, contrary_share=0.05, outwards=0.04, inwards=0.04),
 )
 _FIRST_SHARE = 0.3  # of wrong first guesses
-_EDGE = 0.01  # of the object's size: how far off an outline may be that is known at first
+_EDGE = 0.02  # of the object's size: how far off an outline may be that is known at first
 _SMOOTH_PX = 1.0
 # log odds, at most, of lying within the hull of the others (wider than the object), and within the last outline
-_ODDS_OF_HULL, _ODDS_OF_LAST, _EXCESS_PX = 1.0, 0.7, 1.5
+_ODDS_OF_HULL, _ODDS_OF_LAST, _EXCESS_PX = 0.6, 0.4, 1.5
 _LEAST_VIEWS = 3
 _LEAST_AREA = 0.002  # of the photograph
-_SURE_ODDS = 0.5
+_SURE_ODDS, _SPECK_PX = 0.35, 12
 _WINDOW = 0.07  # of the object's extent at all stops: what is looked at around it
 _GREY = 24.0  # a log odd of 1 in the int8 in which they are kept
 _PADDING = 3.0
@@ -76,19 +76,17 @@ def before_backdrop(capture: Capture, images: Sequence[Image], *, from_given: bo
     axis = found_axis(coarse)
     axis = replace(axis, radius=top_radius(coarse, axis))
     log.info("outlines: the turntable's top reaches to %.4f from its axis", axis.radius)
+    given = [filled(v.given) for v in coarse if v.given is not None] if from_given else []
+    outlines, _ = _settled(coarse, given if len(given) == len(coarse) else None, axis)
     views = _read(capture, images, _FINE_PX)
-    if from_given and all(v.given is not None for v in views):
-        first = [v.given for v in views if v.given is not None]
-    else:
-        first = _resized(_settled(coarse, None, axis)[0], views)
-    outlines, box = _settled(views, first, axis)
+    outlines, box = _settled(views, _resized(outlines, views), axis)
     return Settled(views=tuple(views), outlines=tuple(outlines), box=box)
 
 
 def _settled(views: Sequence[View], first: Sequence[Outline] | None, axis: Axis) -> tuple[list[Outline], Box]:
     """Outlines that agree, from what is known at first or from nothing, and the box around their hull."""
     seen = _compared(views, first, axis)
-    outlines = in_threads(_guessed, [(s, None if first is None else first[i]) for i, s in enumerate(seen)])
+    outlines = in_threads(_guessed, list(zip(seen, first or _never_background(seen), strict=True)))
     told = [(v, o) for v, o in zip(views, outlines, strict=True) if o.any()]
     if len(told) < _LEAST_VIEWS:
         raise EvidenceError(
@@ -124,12 +122,31 @@ def _read(capture: Capture, images: Sequence[Image], longest_px: int) -> list[Vi
     return in_threads(read, images)
 
 
-def _guessed(known: tuple[Seen, Outline | None]) -> Outline:
+def _guessed(known: tuple[Seen, Outline]) -> Outline:
     """What differs from the backdrop, and what is known to be object."""
     seen, first = known
-    apart = np.zeros(seen.view.rgb.shape[:2], bool)
-    apart[seen.window] = binary_opening(seen.odds > _SURE_ODDS * _GREY)
-    return largest_piece(filled(apart if first is None else apart | first), _LEAST_AREA)
+    apart = first.copy()
+    apart[seen.window] |= _different(seen)
+    return largest_piece(np.asarray(binary_opening(filled(apart))), _LEAST_AREA)
+
+
+def _different(seen: Seen) -> Outline:
+    return without_specks(seen.odds > _SURE_ODDS * _GREY, _SPECK_PX)
+
+
+def _never_background(seen: Sequence[Seen]) -> list[Outline]:
+    """What lies between places that the object hides at some stops, and looks the same at all: it hides that always.
+
+    The places of a turning object are a solid of revolution, whose middle no stop may uncover.
+    """
+    found = [np.zeros(s.view.rgb.shape[:2], bool) for s in seen]
+    for at in _stops([s.view for s in seen]):
+        n_apart = np.sum([_different(seen[i]) for i in at], axis=0)
+        ever = largest_piece(np.asarray(binary_closing(n_apart >= 2, iterations=2)), 0.0)
+        swept = np.logical_or.accumulate(ever, axis=1) & np.logical_or.accumulate(ever[:, ::-1], axis=1)[:, ::-1]
+        for i in at:
+            found[i][seen[i].window] = swept & (n_apart <= 1)
+    return found
 
 
 def _stops(views: Sequence[View]) -> list[list[int]]:

@@ -14,7 +14,7 @@ from .pieces import tidied
 from .views import Outline
 
 _MODELS = ("vit_b", "vit_l", "vit_h")
-_MARGIN = 0.04  # of the box's longer side
+_MARGIN = 0.06  # of the box's longer side
 _N_POINTS, _APART = 3, 0.25  # points well inside, so far from each other in shares of the outline's size
 
 
