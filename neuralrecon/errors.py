@@ -29,3 +29,15 @@ class MeshError(NeuralReconError):
 
 class ConfigError(NeuralReconError):
     """A setting that no run can be made of."""
+
+
+class DownloadError(NeuralReconError):
+    """A part of a data set could not be fetched, unpacked or put in its place; the message names it."""
+
+
+class ArchiveError(DownloadError):
+    """An archive holds what no archive of a data set may hold, or too much of it. It stays where it is, packed."""
+
+
+class DamagedArchiveError(ArchiveError):
+    """An archive is cut off, altered or no archive at all: it is of no use and must be fetched anew."""
