@@ -140,6 +140,7 @@ def _from(url: str, archive: Archive, config: DownloadConfig, recorded: Recorded
             if half.size is None or half.n_bytes != half.size:
                 half = _one_try(half, archive, config, recorded, progress)
             _finish(half, packed)
+            clear(archive, config.data, keep=True)
             return Fetched(path=packed, url=url, doubtful=n_breaks > 0 or half.size is None)
         except PassingError as error:
             if isinstance(error, SpoiltError):
@@ -193,13 +194,20 @@ def _too_large(url: str, got: str, config: DownloadConfig) -> str:
 
 
 def _finish(half: _Half, packed: Path) -> None:
-    """The half takes the archive's name, and all other halves of it go."""
+    """The half takes the archive's name."""
     with half.path.open("rb+") as file:
         os.fsync(file.fileno())
     os.replace(half.path, packed)
-    for pattern in (f"{packed.stem}.*.part", f"{packed.stem}.*.json", f".{packed.stem}.*.json"):
+
+
+def clear(archive: Archive, data: Path, *, keep: bool) -> None:
+    """Remove all halves of an archive that is done with, and the archive itself unless `keep`."""
+    packed = archive.packed(data)
+    for pattern in (f"{packed.stem}.*.part", f"{packed.stem}.*.json", f".{packed.stem}.*"):
         for rest in packed.parent.glob(pattern):
-            rest.unlink(missing_ok=True)
+            rest.unlink()
+    if not keep:
+        packed.unlink(missing_ok=True)
 
 
 def checksum(fetched: Fetched, recorded: Recorded | None) -> Recorded:

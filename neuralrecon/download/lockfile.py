@@ -45,6 +45,8 @@ class LockFile:
         self.path = data / LOCK_FILE
         self._one_at_a_time = threading.Lock()
         self._archives: dict[str, Recorded] = {}
+        for rest in data.glob(f".{self.path.stem}.*.json"):
+            rest.unlink()  # a killed call's
         if not self.path.exists():
             return
         try:

@@ -31,8 +31,9 @@ def finished_parts(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(path.read_text())["parts"])
-    except (ValueError, KeyError, TypeError) as error:
+        parts = json.loads(path.read_text())["parts"]
+        return {part: dict(note) | {"archive_is_kept": bool(note["archive_is_kept"])} for part, note in parts.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DownloadError(
             f'{path}: not readable ({type(error).__name__}: {error}), want {{"parts": {{NAME: …}}}}; '
             "delete it to have the object's parts fetched again"

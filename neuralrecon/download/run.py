@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from ..errors import DamagedArchiveError, DownloadError
-from .fetch import Fetched, checksum, fetch, locate
+from ..errors import ArchiveError, DamagedArchiveError, DownloadError
+from .fetch import Fetched, checksum, clear, fetch, locate
 from .lockfile import LockFile
 from .place import finished_parts, new_folder, place, recover
 from .progress import Progress
@@ -47,14 +47,23 @@ def download(objects: Sequence[str], config: DownloadConfig | None = None) -> li
     wanted = archives_of(objects, config)
     folders = [config.data / folder for folder in dict.fromkeys(archive.folder for archive in wanted)]
     with alone(config.data):
-        for folder in folders:
-            recover(folder)
-        todo = [a for a in wanted if config.overwrite or a.part not in finished_parts(config.data / a.folder)]
-        _log.info("%d of %d archives are there already", len(wanted) - len(todo), len(wanted))
-        failures = _Download(config=config, lock=LockFile(config.data)).all(todo) if todo else {}
+        failures = _Download(config=config, lock=LockFile(config.data)).all(wanted)
+        for archive in wanted:
+            _drop_if_empty(archive.packed(config.data).parent, below=config.data / "archives")
     if failures:
         raise DownloadError(f"{len(failures)} of {len(wanted)} archives failed: " + " | ".join(failures.values()))
     return folders
+
+
+def _is_finished(archive: Archive, config: DownloadConfig) -> bool:
+    """Whether nothing is to be done for an archive; what a killed call has left of it is cleared away."""
+    folder = config.data / archive.folder
+    recover(folder)
+    note = finished_parts(folder).get(archive.part)
+    if note is None or config.overwrite:
+        return False
+    clear(archive, config.data, keep=note["archive_is_kept"])
+    return True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,27 +81,31 @@ class _Download:
         Raises:
             DownloadError: the disk has too little room for them.
         """
-        progress = Progress({archive.key: archive.size for archive in archives})
         located: dict[str, Archive] = {}
-        for_each(archives, lambda a: self._locate(a, located, progress), at_once=self.config.at_once, progress=progress)
+        asking = Progress({})
+        for_each(archives, lambda a: self._look_up(a, located, asking), at_once=self.config.at_once, progress=asking)
         found = [located[a.key] for a in archives if a.key in located]
+        _log.info("%d of %d archives are there already", len(archives) - len(found) - len(self.failures), len(archives))
         self._check_room(found)
         progress = Progress({archive.key: archive.size for archive in found})
         with progress.shown() as show:
             for_each(found, lambda a: self._one(a, progress), at_once=self.config.at_once, progress=progress, show=show)
         return {a.key: self.failures[a.key] for a in archives if a.key in self.failures}
 
-    def _locate(self, archive: Archive, located: dict[str, Archive], progress: Progress) -> None:
-        """Where it is and how large, unless it is on the disk already."""
+    def _look_up(self, archive: Archive, located: dict[str, Archive], progress: Progress) -> None:
+        """Where it is and how large, unless it is unpacked already."""
         progress.check()
-        packed = archive.packed(self.config.data)
-        if packed.exists():
-            located[archive.key] = replace(archive, size=packed.stat().st_size)
-            return
         try:
-            located[archive.key] = locate(archive, self.config)
-        except DownloadError as error:
-            self._failed(archive, str(error))
+            with self.placing:
+                if _is_finished(archive, self.config):
+                    return
+            packed = archive.packed(self.config.data)
+            here = packed.exists()
+            located[archive.key] = (
+                replace(archive, size=packed.stat().st_size) if here else locate(archive, self.config)
+            )
+        except (DownloadError, OSError) as error:
+            self._failed(archive, error)
 
     def _check_room(self, archives: Sequence[Archive]) -> None:
         if not archives:
@@ -108,19 +121,22 @@ class _Download:
         needed = needed_bytes(archives, self.config)
         check_room(self.config.data / "archives", needed, self.config.limits.spare_gb, f"{len(archives)} archives")
 
-    def _failed(self, archive: Archive, reason: str) -> None:
-        self.failures[archive.key] = reason
-        _log.error("failed: %s", reason)
+    def _failed(self, archive: Archive, error: DownloadError | OSError) -> None:
+        """Note and tell it, with the archive's name and what to do."""
+        text, packed = str(error), archive.packed(self.config.data)
+        if isinstance(error, ArchiveError):
+            text += f"; delete {packed} to have it fetched anew" if packed.exists() else "; it was deleted, run again"
+        elif isinstance(error, OSError):
+            text += "; what was fetched is kept, run again when that is mended"
+        self.failures[archive.key] = text if archive.key in text else f"{archive.key}: {text}"
+        _log.error("failed: %s", self.failures[archive.key])
 
     def _one(self, archive: Archive, progress: Progress) -> None:
         try:
             self._fetch_and_unpack(archive, progress)
             _log.info("%s: done", archive.key)
-        except DownloadError as error:
-            text = str(error)
-            self._failed(archive, text if archive.key in text else f"{archive.key}: {text}")
-        except OSError as error:
-            self._failed(archive, f"{archive.key}: {error}; what was fetched is kept, run again when that is mended")
+        except (DownloadError, OSError) as error:
+            self._failed(archive, error)
         finally:
             progress.done(archive.key)
 
@@ -136,9 +152,7 @@ class _Download:
             _log.warning("%s; fetching it once more from the start", error)
             self._fetch_and_unpack(archive, progress, again=True)
             return
-        if not self.config.keep_archives:
-            fetched.path.unlink()
-            _drop_if_empty(fetched.path.parent, below=self.config.data / "archives")
+        clear(archive, self.config.data, keep=self.config.keep_archives)
 
     def _unpack(self, archive: Archive, fetched: Fetched, progress: Progress) -> None:
         config, folder = self.config, self.config.data / archive.folder
@@ -147,7 +161,8 @@ class _Download:
         try:
             unpacked = unpack(fetched.path, new, archive.object, config.limits, progress.check)
             self.lock.record(archive.key, found)
-            note = asdict(found) | {"files": unpacked.n_files, "bytes": unpacked.n_bytes}
+            counts = {"files": unpacked.n_files, "bytes": unpacked.n_bytes}
+            note = asdict(found) | counts | {"archive_is_kept": config.keep_archives}
             with self.placing:
                 place(unpacked.folder, folder, archive.part, note, overwrite=config.overwrite)
         finally:
@@ -155,6 +170,9 @@ class _Download:
 
 
 def _drop_if_empty(folder: Path, *, below: Path) -> None:
-    while folder != below and not any(folder.iterdir()):
-        folder.rmdir()
+    while folder != below:
+        if folder.is_dir():
+            if any(folder.iterdir()):
+                return
+            folder.rmdir()
         folder = folder.parent

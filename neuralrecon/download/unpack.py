@@ -65,9 +65,7 @@ def unpack(
         while (member := members.next()) is not None:
             check()
             if members.n > limits.files:
-                raise ArchiveError(
-                    f"{path}: more than {limits.files} members; raise limits.files if you trust it, and run again"
-                )
+                raise ArchiveError(f"{path}: more than {limits.files} members; raise limits.files if you trust it")
             relative = plain_path(member, str(path))
             names.add(relative, is_folder=member.isdir()) if relative.parts else None
             n_bytes = _write(member, relative, into, stream, limits, check)
@@ -174,7 +172,7 @@ class _Stream(io.RawIOBase):
         self._most = int(min(limits.unpacked_gb * GB, limits.ratio * packed + _GROWTH_THAT_IS_FINE))
         self._bound = (
             f"{self.path}: unpacks to more than {self._most} bytes from {packed}, which looks like an archive made to "
-            "fill disks; raise limits.ratio or limits.unpacked_gb if you trust it, and run again"
+            "fill disks; raise limits.ratio or limits.unpacked_gb if you trust it"
         )
 
     def unreadable(self, reason: str) -> DamagedArchiveError:
