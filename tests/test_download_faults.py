@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -32,6 +34,7 @@ from loopback_server import (
     tgz,
     tree,
 )  # fmt: skip
+from rich.console import Console
 
 from neuralrecon.download import DownloadConfig, HttpConfig, LimitsConfig, download
 from neuralrecon.download import room as room_module
@@ -349,6 +352,17 @@ def test_a_silent_host_is_not_asked_for_each_alias(server: Server, config: Downl
     assert not server.gets("second")
 
 
+def test_a_dead_server_does_not_cost_its_retries_for_every_archive(server: Server, config: DownloadConfig) -> None:
+    """The first archive takes four tries, the next one each; a server that comes back has its four again."""
+    names = [f"{i:03d}_cup" for i in range(4)]
+    for name in names:
+        server.ycb(name, "rgb_highres", tgz({f"{name}/x": b"x"}), always=status(500), head_faults=[status(500)])
+    server.ycb(names[2], "rgb_highres", tgz({f"{names[2]}/x": b"x"}))
+    with pytest.raises(DownloadError, match=r"^3 of 4 .*, after 4 tries.*, after 1 try\).*, after 4 tries"):
+        download([f"ycb/{name}" for name in names], replace(config, at_once=1))
+    assert [len(server.gets(f"/{name}/")) for name in names] == [4, 1, 1, 4]
+
+
 def test_bigbird_aliases_are_tried_in_turn(server: Server, config: DownloadConfig) -> None:
     server.files["/bigbird/second/export/detergent/rgbd.tgz"] = Served(tgz({"detergent/N1_0.jpg": b"x"}))
     download(["bigbird/detergent"], replace(config, parts=["rgbd"]))
@@ -476,9 +490,35 @@ def test_progress_is_told(
     server.ycb("003_cup", "rgb_highres", archive, faults=[halting])
     with caplog.at_level(logging.INFO, "neuralrecon"):
         download([CUP], config)
-    assert "1 archives to fetch, 0.00 GB" in caplog.text
+    assert "to fetch: 1 archives, 0.00 GB" in caplog.text
     lines = [record.getMessage() for record in caplog.records if "MB/s" in record.getMessage()]
     assert any(line.startswith("0 of 1 archives, 0.00 of 0.00 GB") and line.endswith("0 min left") for line in lines)
+
+
+def test_bars_on_a_terminal(
+    server: Server, config: DownloadConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One for each archive that is coming, one for all, and what is said above them, not in the log."""
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=120)
+    monkeypatch.setattr("neuralrecon.download.progress.Console", lambda **_: terminal)
+    monkeypatch.setattr(workers_module, "_SECONDS_BETWEEN_LOOKS", 0.02)
+
+    def halting(handler: Handler, data: bytes) -> None:
+        handler.whole(data, data[:30_000])
+        handler.wfile.flush()
+        time.sleep(0.3)
+        handler.wfile.write(data[30_000:])
+
+    server.ycb("003_cup", "rgb_highres", ARCHIVE, faults=[halting])
+    with caplog.at_level(logging.INFO, "neuralrecon"):
+        download([CUP], config)
+    assert f"{CUP}/rgb_highres" in screen.getvalue()
+    assert re.search(r"30.0/[0-9.]+ kB", screen.getvalue())
+    assert f"{CUP}/rgb_highres: done\n" in screen.getvalue()
+    assert "to fetch" in caplog.text
+    assert "done" not in caplog.text
+    check_whole(config)
 
 
 PROGRAM = """

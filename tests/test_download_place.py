@@ -436,6 +436,16 @@ def test_a_run_finds_what_was_downloaded(server: Server, config: DownloadConfig,
     assert not [p for p in folder.rglob("._*")]
 
 
+def test_a_run_names_the_download(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from neuralrecon.train.__main__ import cli as train
+
+    monkeypatch.chdir(tmp_path)
+    assert train([f"object={CRACKERS}", "data=here"]) == 2
+    assert f"python -m neuralrecon.download object={CRACKERS} data=here fetches it" in capsys.readouterr().err
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(["--help"]) == 0
     text = capsys.readouterr().out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import zlib
 from dataclasses import dataclass, replace
@@ -20,7 +19,6 @@ from .sets import Archive
 from .settings import DownloadConfig
 from .transfer import AbsentError, Answer, NotHereError, PassingError, SpoiltError, asked, body
 
-_log = logging.getLogger(__name__)
 _WORTHWHILE_BYTES = 1_000_000
 
 
@@ -101,11 +99,15 @@ def _no_server(archive: Archive, reasons: list[str]) -> DownloadError:
     )
 
 
-def fetch(archive: Archive, config: DownloadConfig, recorded: Recorded | None, progress: Progress) -> Fetched:
+def fetch(
+    archive: Archive, config: DownloadConfig, recorded: Recorded | None, progress: Progress, given_up: set[str]
+) -> Fetched:
     """The whole archive under `archive.packed(data)`: as it is if it is there, else fetched from where it broke off.
 
     Args:
         recorded: what the lock file says of it; a server whose file has another size is not asked for the bytes.
+        given_up: hosts that have failed for another archive after all retries; each gets one try now, so that hundreds
+            of archives do not each wait for a dead one. This call adds and removes hosts.
 
     Raises:
         DownloadError: no server gave it, or it is larger than the settings allow or than the disk has room for.
@@ -120,13 +122,18 @@ def fetch(archive: Archive, config: DownloadConfig, recorded: Recorded | None, p
         host = urlsplit(url).netloc
         if host in silent:
             continue
+        retries = 0 if host in given_up else config.http.retries
+        patience = replace(config, http=replace(config.http, retries=retries))
         try:
-            return _from(url, archive, config, recorded, progress)
+            fetched = _from(url, archive, patience, recorded, progress)
+            given_up.discard(host)
+            return fetched
         except NotHereError as error:
             reasons.append(f"{url}: {error}")
         except PassingError as error:
-            reasons.append(f"{url}: {error}, after {config.http.retries + 1} tries")
+            reasons.append(f"{url}: {error}, after {retries + 1} {'tries' if retries else 'try'}")
             silent.add(host)
+            given_up.add(host)
     raise _no_server(archive, reasons)
 
 
@@ -153,7 +160,7 @@ def _from(url: str, archive: Archive, config: DownloadConfig, recorded: Recorded
                 raise
             doubled = config.http.first_wait_s * 2.0 ** min(max(n_vain - 1, 0), 60)  # 60: what a float holds
             wait = min(max(doubled, error.wait_s), config.http.longest_wait_s)
-            _log.info("%s: %s at %.1f MB; again in %.0f s", archive.key, error, have / 1e6, wait)
+            progress.say(f"{archive.key}: {error} at {have / 1e6:.1f} MB; again in {wait:.0f} s")
             progress.pause(wait)
 
 

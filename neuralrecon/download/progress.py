@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -46,6 +47,7 @@ class Progress:
     _n_done: int = field(default=0, init=False)
     _fetched: int = field(default=0, init=False)
     _history: deque[tuple[float, int]] = field(default_factory=deque, init=False)
+    _print: Callable[[str], None] | None = field(default=None, init=False)
     _last_line: float = field(default_factory=time.monotonic, init=False)
 
     def __post_init__(self) -> None:
@@ -87,6 +89,13 @@ class Progress:
     def stop(self) -> None:
         self._stop.set()
 
+    def say(self, text: str, level: int = logging.INFO) -> None:
+        """A line to the log, or above the bars, which a line of the log would tear."""
+        if self._print is None:
+            _log.log(level, "%s", text)
+        else:
+            self._print(text)
+
     def figures(self) -> tuple[int, int, float]:
         """Bytes that are there, bytes in all as far as they are known, bytes per second of late."""
         now = time.monotonic()
@@ -126,7 +135,10 @@ class Progress:
             TimeRemainingColumn(),
         )
         with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+            if console.is_terminal:
+                self._print = functools.partial(console.print, markup=False, highlight=False)
             yield _Screen(self, bars)
+        self._print = None
 
     def running(self) -> dict[str, tuple[int, int | None]]:
         """Bytes there and in all of the archives that are being fetched."""

@@ -73,6 +73,7 @@ class _Download:
     config: DownloadConfig
     lock: LockFile
     failures: dict[str, str] = field(default_factory=dict)
+    given_up: set[str] = field(default_factory=set)
     placing: threading.Lock = field(default_factory=threading.Lock)
 
     def all(self, archives: Sequence[Archive]) -> dict[str, str]:
@@ -105,7 +106,7 @@ class _Download:
                 replace(archive, size=packed.stat().st_size) if here else locate(archive, self.config)
             )
         except (DownloadError, OSError) as error:
-            self._failed(archive, error)
+            self._failed(archive, error, progress)
 
     def _check_room(self, archives: Sequence[Archive]) -> None:
         if not archives:
@@ -113,7 +114,7 @@ class _Download:
         sizes = [archive.size for archive in archives if archive.size is not None]
         unknown = len(archives) - len(sizes)
         _log.info(
-            "%d archives to fetch, %.2f GB%s",
+            "to fetch: %d archives, %.2f GB%s",
             len(archives),
             sum(sizes) / GB,
             f" and {unknown} of unknown size" * bool(unknown),
@@ -121,7 +122,7 @@ class _Download:
         needed = needed_bytes(archives, self.config)
         check_room(self.config.data / "archives", needed, self.config.limits.spare_gb, f"{len(archives)} archives")
 
-    def _failed(self, archive: Archive, error: DownloadError | OSError) -> None:
+    def _failed(self, archive: Archive, error: DownloadError | OSError, progress: Progress) -> None:
         """Note and tell it, with the archive's name and what to do."""
         text, packed = str(error), archive.packed(self.config.data)
         if isinstance(error, ArchiveError):
@@ -129,27 +130,27 @@ class _Download:
         elif isinstance(error, OSError):
             text += "; what was fetched is kept, run again when that is mended"
         self.failures[archive.key] = text if archive.key in text else f"{archive.key}: {text}"
-        _log.error("failed: %s", self.failures[archive.key])
+        progress.say(f"failed: {self.failures[archive.key]}", logging.ERROR)
 
     def _one(self, archive: Archive, progress: Progress) -> None:
         try:
             self._fetch_and_unpack(archive, progress)
-            _log.info("%s: done", archive.key)
+            progress.say(f"{archive.key}: done")
         except (DownloadError, OSError) as error:
-            self._failed(archive, error)
+            self._failed(archive, error, progress)
         finally:
             progress.done(archive.key)
 
     def _fetch_and_unpack(self, archive: Archive, progress: Progress, *, again: bool = False) -> None:
         """All of one archive; once more from the start if one that was put together from pieces proves damaged."""
-        fetched = fetch(archive, self.config, self.lock.get(archive.key), progress)
+        fetched = fetch(archive, self.config, self.lock.get(archive.key), progress, self.given_up)
         try:
             self._unpack(archive, fetched, progress)
         except DamagedArchiveError as error:
             fetched.path.unlink()
             if not fetched.doubtful or again:
                 raise
-            _log.warning("%s; fetching it once more from the start", error)
+            progress.say(f"{error}; fetching it once more from the start", logging.WARNING)
             self._fetch_and_unpack(archive, progress, again=True)
             return
         clear(archive, self.config.data, keep=self.config.keep_archives)

@@ -48,10 +48,7 @@ from .run_folder import (
 _log = logging.getLogger(__name__)
 
 TRUTH_FILE = Path("gt") / "gt_mesh.ply"
-_ARCHIVES = {
-    "bigbird": "http://rll.berkeley.edu/bigbird/",
-    "ycb": "https://www.ycbbenchmarks.com/object-models/",
-}
+_DOWNLOADED_SETS = ("bigbird", "ycb")
 _VERSIONS_OF = (
     "neuralrecon", "torch", "numpy", "scipy", "numba", "trimesh", "libigl", "scikit-image", "hydra-core", "pycolmap",
     "opencv-python-headless",
@@ -189,9 +186,10 @@ def _capture_folder(config: RunConfig) -> Path:
         return _demo_capture(config)
     folder = config.data / wanted.folder
     if not folder.is_dir():
-        source = f" ({_ARCHIVES[wanted.set]} has the archives)" if wanted.set in _ARCHIVES else ""
+        command = f"python -m neuralrecon.download object={wanted.name} data={config.data} fetches it"
         raise ConfigError(
-            f"{wanted.name}: no folder {folder.absolute()}{source}; unpack it there, or set data=DIR or "
+            f"{wanted.name}: no folder {folder.absolute()}; "
+            f"{command if wanted.set in _DOWNLOADED_SETS else 'unpack it there'}, or set data=DIR or "
             f"NEURALRECON_DATA to the folder that holds {wanted.folder}, or give capture=PATH"
         )
     return folder
