@@ -215,7 +215,12 @@ def test_bytes_are_on_the_disk_before_the_folder_has_its_name(tmp_path: Path, mo
     new = tmp_path / ".cup.rgbd.new"
     (new / "masks").mkdir(parents=True)
     (new / "masks" / "a").write_bytes(b"a")
-    monkeypatch.setattr(os, "fsync", lambda handle: events.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name))
+
+    def note(handle: int) -> None:
+        paths = (tmp_path, *tmp_path.rglob("*"))
+        events.append(next(p.name for p in paths if p.stat().st_ino == os.fstat(handle).st_ino))
+
+    monkeypatch.setattr(os, "fsync", note)
     rename = os.rename
     monkeypatch.setattr(os, "rename", lambda *paths: (events.append("rename"), rename(*paths)))
     place(new, tmp_path / "cup", "rgbd", {})
