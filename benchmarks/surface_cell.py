@@ -16,6 +16,7 @@ from neuralrecon.capture import Capture, SensorKind, read_capture
 from neuralrecon.errors import NeuralReconError
 from neuralrecon.evaluate import closedness, evaluate_mesh
 from neuralrecon.evaluate.stage import read_mesh
+from neuralrecon.evaluate.views import evaluate_views
 from neuralrecon.extract import MeshConfig, extract_mesh, write_mesh
 from neuralrecon.label import Solid, depth_inliers, views_of
 from neuralrecon.scene import Scene
@@ -75,7 +76,7 @@ def outcome_of(job: Job) -> dict[str, Any]:
     capture, truth = read_capture(job.capture), read_mesh(job.capture / TRUTH_FILE)
     if cell.method == CAPTURE:
         return {"bad_depth": bad_depth_share(capture, Solid.of(truth)), "seconds": stages.seconds}
-    mesh, ranked = _mesh_of(job, capture, truth, stages)
+    mesh, told_of_fit = _mesh_of(job, capture, truth, stages)
     if job.mesh is not None:
         job.mesh.parent.mkdir(parents=True, exist_ok=True)
         write_mesh(mesh, job.mesh)
@@ -86,7 +87,7 @@ def outcome_of(job: Job) -> dict[str, Any]:
     return {
         "scores": asdict(report.raw),
         "closed": told.is_watertight and told.is_winding_consistent and told.volume_cm3 > 0,
-        "depth_auroc": ranked,
+        **told_of_fit,
         "seconds": stages.seconds,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10),
     }
@@ -94,15 +95,15 @@ def outcome_of(job: Job) -> dict[str, Any]:
 
 def _mesh_of(
     job: Job, capture: Capture, truth: trimesh.Trimesh, stages: Stages
-) -> tuple[trimesh.Trimesh, float | None]:
-    """The method's mesh, and how well ours ranks depth readings."""
+) -> tuple[trimesh.Trimesh, dict[str, float | None]]:
+    """The method's mesh; of ours, how well it ranks depth readings and predicts photographs that are held out."""
     method = job.cell.method
     if method in ("tsdf", "poisson"):
         with stages.timed("mesh"):
-            return from_depth(capture, method, ClassicalConfig(), job.python), None
+            return from_depth(capture, method, ClassicalConfig(), job.python), {}
     if method == "hull":
         with stages.timed("mesh"):
-            return hull_mesh(capture, ClassicalConfig()), None
+            return hull_mesh(capture, ClassicalConfig()), {}
     with stages.timed("scene"):
         scene, config = Scene.from_capture(capture), fit_config(job.settings.fit)
         if method in ABLATIONS:
@@ -111,7 +112,9 @@ def _mesh_of(
         result = fit(scene, config, seed=job.cell.seed)
     with stages.timed("mesh"):
         mesh = extract_mesh(result, MeshConfig(voxel_mm=job.settings.voxel_mm, vertex_colors=False))
-    return mesh, depth_auroc(capture, scene, mesh, result, Solid.of(truth))
+    with stages.timed("colours"):
+        psnr_db = evaluate_views(result, scene).psnr_db if scene.held_out else None
+    return mesh, {"depth_auroc": depth_auroc(capture, scene, mesh, result, Solid.of(truth)), "psnr_db": psnr_db}
 
 
 def depth_auroc(capture: Capture, scene: Scene, mesh: trimesh.Trimesh, result: Fit, truth: Solid) -> float | None:

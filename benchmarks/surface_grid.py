@@ -38,6 +38,7 @@ class Record:
     scores: dict[str, float] | None = None
     closed: bool | None = None
     depth_auroc: float | None = None
+    psnr_db: float | None = None
     bad_depth: float | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     peak_mb: float | None = None

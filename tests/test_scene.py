@@ -229,6 +229,16 @@ def test_the_area_of_a_ball(radius: float) -> None:
     assert ball_hull(radius).area == pytest.approx(4 * np.pi * radius**2, rel=0.05)
 
 
+def test_the_area_of_a_box_along_the_axes() -> None:
+    """Edges are smoothed by a cell or so: each of the 12 loses less than a cell of its width."""
+    solid = np.zeros((128, 128, 128), bool)
+    solid[24:104, 14:114, 34:94] = True
+    a, b, c = np.array([80, 100, 60]) / 128
+    sdf = torch.from_numpy((signed_distance(solid) / 128).astype(np.float32))
+    area = 2 * (a * b + b * c + c * a)
+    assert area - 4 * (a + b + c) / 128 < VisualHull(sdf=sdf).area < area
+
+
 def test_the_crust_lies_along_the_surface() -> None:
     crust = ball_hull(0.3).crust(1.0)
     off = (crust - 0.5).norm(dim=1) - 0.3

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy.ndimage import gaussian_filter
+from skimage.measure import marching_cubes, mesh_surface_area
 from torch import Tensor
 
 from ..errors import EvidenceError
@@ -79,9 +81,11 @@ class VisualHull:
 
     @property
     def area(self) -> float:
-        """Of the surface, in unit lengths squared: the volume of a shell around it over its thickness."""
-        n = self.sdf.shape[0]
-        return float((self.sdf.abs() < 1.5 / n).sum()) / n**3 / (3 / n)
+        """Of the surface, in unit lengths squared."""
+        # smoothed, as the distances to a solid of whole cells have its steps
+        closed = gaussian_filter(np.pad(self.sdf.numpy(), 1, constant_values=1.0), 1.0)
+        vertices, faces, _, _ = marching_cubes(closed, 0.0, spacing=(1 / self.sdf.shape[0],) * 3)
+        return float(mesh_surface_area(vertices, faces))
 
     def look_up(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
         """Trilinear signed distance at points of the unit cube (clamped to it)."""

@@ -58,8 +58,7 @@ def fit(
         >>> result = fit(scene, FitConfig(steps=500))  # doctest: +SKIP
     """
     config, where = config or FitConfig(), device_of(device)
-    depth_share = _depth_share(scene)
-    silhouettes = _silhouettes(scene, depth_share)
+    silhouettes = _silhouettes(scene)
     model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder, where)
     room = free_room(scene.unit_from_world, scene.floor_m)
     room_there = room.to(where)
@@ -75,7 +74,7 @@ def fit(
     reads_every_step = where.type == "cpu" or on_step is not None
 
     for step in range(first_step, config.steps):
-        now = Moment.at(step / config.steps, config, scene.unit_per_mm, depth_share, silhouettes)
+        now = Moment.at(step / config.steps, config, scene.unit_per_mm, silhouettes)
         if step % _REFRESH_EVERY == 0:
             progress.read()  # a refresh waits for a GPU anyway, and must not see a model that is not finite
             occupancy = _refreshed(occupancy, model, now, allowed, whole=step % _REFRESH_WHOLE_EVERY == 0)
@@ -158,16 +157,14 @@ def _set_scales(sensors: SensorModel, scene: Scene, config: FitConfig) -> None:
         sensors.set_stop_scales((stop, stop, stop), stop_shift, sensors.pivot.new_full((3,), 0.5))
 
 
-def _depth_share(scene: Scene) -> float:
-    """What depth counts for: less where readings are too few to outweigh their noise; all of it if there are none."""
+def _silhouettes(scene: Scene) -> float:
+    """How many times their usual weight silhouettes have: little else speaks where depth is sparse, or mostly wrong."""
+    if not scene.surface.is_opaque_and_rough:
+        return 1.0 + _ALONE
     if scene.readings is None:
         return 1.0
-    return min(1.0, scene.readings.per_mm2(scene.start.area / scene.unit_per_mm**2) / _DENSE_PER_MM2)
-
-
-def _silhouettes(scene: Scene, depth_share: float) -> float:
-    """How many times their usual weight silhouettes have: little else speaks where depth is sparse, or mostly wrong."""
-    return 1.0 + _ALONE * (1.0 - depth_share if scene.surface.is_opaque_and_rough else 1.0)
+    per_mm2 = scene.readings.per_mm2(scene.start.area / scene.unit_per_mm**2)
+    return 1.0 + _ALONE * max(0.0, 1.0 - per_mm2 / _DENSE_PER_MM2)
 
 
 def _refreshed(occupancy: Occupancy, model: SurfaceModel, now: Moment, allowed: Tensor, *, whole: bool) -> Occupancy:

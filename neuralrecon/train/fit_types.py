@@ -65,7 +65,8 @@ class FitConfig:
         bending_mm: how far apart the points are whose gradients are held alike.
         occupancy_resolution: cells a side of the grid that says where rays are sampled.
         checkpoint_every: steps between two checkpoints, if the fit has a folder.
-        robust_depth: whether readings count less that contradict the surface as it stands.
+        robust_depth: whether readings count less that contradict the surface as it stands, or whose sensor is inexact.
+        depth_exact_mm: spread about the surface up to which a sensor's readings count in full; beyond, by its square.
         doubts_color: whether colours count less where they cannot be explained.
         w_color: weight of the colours' Huber loss.
         w_silhouette: weight of the silhouettes' cross entropy; up to five times that where depth is sparse or wrong.
@@ -102,6 +103,7 @@ class FitConfig:
     all_levels_from: float = 0.5
     truncation_mm: float = 4.0
     bending_mm: float = 0.75
+    depth_exact_mm: float = 0.5
     occupancy_resolution: int = 128
     checkpoint_every: int = 500
     robust_depth: bool = True
@@ -132,6 +134,8 @@ class FitConfig:
             raise ConfigError(f"need 0 < blur_end_mm <= blur_start_mm, got {self.blur_end_mm} and {self.blur_start_mm}")
         if not (0 < self.blur_until <= 1 and 0 < self.all_levels_from <= 1):
             raise ConfigError("blur_until and all_levels_from are shares of the fit: above 0, at most 1")
+        if self.depth_exact_mm <= 0:
+            raise ConfigError(f"depth_exact_mm must be above 0, got {self.depth_exact_mm}")
         if not 16 <= self.occupancy_resolution <= 512:
             raise ConfigError(f"occupancy_resolution must be 16 to 512, got {self.occupancy_resolution}")
         if not 1 <= self.first_levels <= self.field.levels:
