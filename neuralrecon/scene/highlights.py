@@ -31,7 +31,7 @@ def highlight_share(pixels: Pixels, readings: Readings, hull: VisualHull) -> flo
     if len(sure) < _PLACES // 10:
         return None
     places = readings.points[sure[torch.linspace(0, len(sure) - 1, _PLACES, dtype=torch.float64).long()]]
-    normals = normalize(_slopes(hull, places), dim=1)
+    normals = normalize(hull.slopes(places), dim=1)
     seen = [_luminance(pixels, i, places, normals, hull) for i in range(len(pixels.origins))]
     of_place = torch.cat([at for at, _, _ in seen])
     if len(of_place) < _PLACES:
@@ -42,11 +42,6 @@ def highlight_share(pixels: Pixels, readings: Readings, hull: VisualHull) -> flo
     left = _residual(of_place, log_light, forms, counts)
     often = (counts >= _LEAST_VIEWS)[of_place]
     return float((left[often] > _BRIGHTER).float().mean()) if bool(often.any()) else None
-
-
-def _slopes(hull: VisualHull, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
-    step = 2.0 / hull.sdf.shape[0]
-    return torch.stack([hull.look_up(points + n) - hull.look_up(points - n) for n in step * torch.eye(3)], dim=1)
 
 
 def _luminance(

@@ -87,6 +87,11 @@ class VisualHull:
         vertices, faces, _, _ = marching_cubes(closed, 0.0, spacing=(1 / self.sdf.shape[0],) * 3)
         return float(mesh_surface_area(vertices, faces))
 
+    def slopes(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
+        """Differences of the signed distance over four cells along each axis: the gradient but for its length."""
+        step = 2.0 / self.sdf.shape[0]
+        return torch.stack([self.look_up(points + n) - self.look_up(points - n) for n in step * torch.eye(3)], dim=1)
+
     def look_up(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
         """Trilinear signed distance at points of the unit cube (clamped to it)."""
         grid = self.sdf[None, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -32,6 +32,13 @@ class Readings:
     def per_mm2(self, area_mm2: float) -> float:
         """How many of the readings that are believed there are for each square millimetre of a surface."""
         return float(self.inlier.sum()) / area_mm2
+
+    def doubting(self, doubted: Bool[Tensor, "readings"], factor: float, unit_per_mm: float) -> Readings:
+        """The same, with some believed `factor` times as much, and with the room that is free by what is left."""
+        inlier = torch.where(doubted, factor * self.inlier, self.inlier)
+        ways = split(self.points, self.frames, self.origins)
+        believed = [part.numpy() for part in inlier.split([len(way.points) for way in ways])]
+        return replace(self, inlier=inlier, free=torch.from_numpy(Support.of(ways, unit_per_mm).free(ways, believed)))
 
     def draw(self, n: int, generator: torch.Generator) -> DepthRays:
         chosen = torch.randint(len(self.points), (n,), generator=generator)

@@ -21,6 +21,7 @@ from .crop_cache import crops_on_disk
 from .crops import crops_in_memory
 from .highlights import highlight_share
 from .hull import VisualHull, locate, unit_cube
+from .mirrored import of_mirrored_table
 from .parallel import in_parallel
 from .photographs import Photograph, Pixels
 from .readings import Readings, on_object, points_of
@@ -30,6 +31,7 @@ from .surface_kind import DepthSurvey, Surface, SurfaceKind, judged, outline_of,
 log = logging.getLogger(__name__)
 
 _CRUST_CELLS = 1.0
+_MIRRORED = 0.1  # how far a reading is believed that may be of the mirrored table
 _ASSUMED_SIZE_MM = 200.0  # of an object in a world of unknown unit
 
 
@@ -143,6 +145,8 @@ class Scene:
         readings, survey = _gather_readings(capture, hull, unit_from_world, config, floor_m, world_per_mm)
         pixels = Pixels.gather(kept, unit_from_world, config.edge_px) if kept else None
         judged_surface = _surface(surface, pixels, readings, hull, survey)
+        if readings is not None and floor_m is not None and not judged_surface.is_opaque_and_rough:
+            readings = _without_mirrored_table(readings, hull, unit_from_world, floor_m, world_per_mm)
         unit = "m" if capture.is_metric else "world units"
         log.info("hull of %d silhouettes: %s %s", len(silhouettes), [round(x, 4) for x in box.size.tolist()], unit)
         return Scene(
@@ -271,6 +275,17 @@ def _gather_readings(
         world_per_mm,
     )
     return readings, surveys
+
+
+def _without_mirrored_table(
+    readings: Readings, hull: VisualHull, unit_from_world: Similarity, floor_m: float, world_per_mm: float
+) -> Readings:
+    unit_per_mm = unit_from_world.scale * world_per_mm
+    floor = floor_m * unit_from_world.scale + float(unit_from_world.translation[2])
+    origins = readings.origins[readings.frames.long()]
+    mirrored = of_mirrored_table(readings.points, origins, hull, floor, unit_per_mm)
+    log.info("%.1f %% of the depth readings may be of the table, mirrored", 100 * float(mirrored.float().mean()))
+    return readings.doubting(mirrored, _MIRRORED, unit_per_mm)
 
 
 def _surface(
