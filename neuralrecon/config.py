@@ -1,7 +1,8 @@
 """Hydra at the door: turns a configuration dataclass and a function into a command line. Only `__main__` files use it.
 
 Every command takes `key=value` words. What the user mistyped is told in one line on stderr and nothing is written.
-Exit status: 0 done, 1 the run failed for a reason its message states, 2 the command line or a setting is wrong.
+Exit status: 0 done, 1 the run failed for a reason its message states, 2 the command line or a setting is wrong, 128 + n
+ended by signal n.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ class Command:
             return 0
         try:
             return self._launch(words)
-        except KeyboardInterrupt:
-            return self._told("interrupted", _INTERRUPTED)
+        except KeyboardInterrupt as error:  # by a signal that its status tells, or by Ctrl-C where none was taken over
+            return self._told(str(error) or "interrupted", getattr(error, "status", _INTERRUPTED))
         except NeuralReconError as error:
             return self._told(error, _USAGE if isinstance(error, ConfigError) else _FAILED)
         except OSError as error:
