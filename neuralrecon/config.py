@@ -77,6 +77,19 @@ class Command:
         except OSError as error:
             return self._told(error, _FAILED)
 
+    def settings(self, words: Sequence[str]) -> list[Any]:
+        """The settings that these words give, one value for each run that -m would make; nothing is run.
+
+        Raises:
+            ConfigError: a word is wrong.
+        """
+        return [to_dataclass(job) for job in self._jobs(_parsed_arguments(list(words)))]
+
+    def _jobs(self, args: Namespace) -> list[DictConfig]:
+        register(self.name, self.schema, self.groups)
+        with _composer(self.name, args.config_dir) as loader:
+            return _composed_jobs(self.name, self.schema, loader, args)
+
     def _told(self, error: BaseException | str, status: int) -> int:
         if isinstance(error, BaseException) and os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise error
@@ -84,10 +97,8 @@ class Command:
         return status
 
     def _launch(self, words: list[str]) -> int:
-        register(self.name, self.schema, self.groups)
         args = _parsed_arguments(words)
-        with _composer(self.name, args.config_dir) as loader:
-            jobs = _composed_jobs(self.name, self.schema, loader, args)
+        jobs = self._jobs(args)
         if args.cfg == "job" and not args.package:
             sys.stdout.write(_as_yaml(jobs[0]))
         elif args.multirun or args.cfg or args.info or args.shell_completion:
