@@ -35,7 +35,7 @@ class Holder:
 
 
 @contextmanager
-def alone_in(folder: Path, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
+def alone_in(folder: Path, *, patience_s: float | None = None) -> Iterator[None]:
     """Keep others out of an existing folder while the block runs.
 
     The lock is the system's (flock), so that a kill leaves none behind; the file says who has it. Across hosts it holds
@@ -45,7 +45,7 @@ def alone_in(folder: Path, *, patience_s: float = PATIENCE_S) -> Iterator[None]:
         ConfigError: another process works there; the message says which.
     """
     path = folder / LOCK_FILE
-    handle = _taken(path, patience_s)
+    handle = _taken(path, PATIENCE_S if patience_s is None else patience_s)
     try:
         yield
     finally:

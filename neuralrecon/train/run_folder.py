@@ -278,6 +278,8 @@ def kept_log() -> Iterator[Callable[[Path], None]]:
         file = logging.FileHandler(path, mode="w")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         kept.setTarget(file)
+        kept.flush()
+        kept.flushLevel = logging.NOTSET  # from now on line by line: a kill leaves a log, too
 
     try:
         yield to
