@@ -29,6 +29,7 @@ from neuralrecon.sweep.jobs import is_due, names_of_captures
 from neuralrecon.sweep.outcome import write_outcome
 from neuralrecon.sweep.results import COLUMNS, write_results
 from neuralrecon.sweep.status import rows_of
+from neuralrecon.train import load_fit
 from neuralrecon.train.folder_lock import alone_in, holder_of, is_locked
 from neuralrecon.train.verdict import Status
 from neuralrecon.usage import as_list
@@ -170,7 +171,7 @@ def test_a_sweep_that_ends_takes_its_processes_along(tmp_path: Path, monkeypatch
     popen = subprocess.Popen
 
     def other(_: object, **settings: object) -> subprocess.Popen[bytes]:
-        started.append(popen([sys.executable, "-c", code], **settings))
+        started.append(popen([sys.executable, "-c", f"{code}; time.sleep(60)"], **settings))
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", other)
@@ -181,7 +182,10 @@ def test_a_sweep_that_ends_takes_its_processes_along(tmp_path: Path, monkeypatch
     assert not (tmp_path / "outcomes").exists()
 
 
-def test_folders_that_are_others_are_left_alone(tmp_path: Path, done: list[str]) -> None:
+def test_folders_that_are_others_are_left_alone(
+    tmp_path: Path, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neuralrecon.train.folder_lock.PATIENCE_S", 0.0)
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ConfigError, match="no sweep's"):
         sweep([job("a")], SweepConfig(out=tmp_path))
@@ -268,7 +272,7 @@ def test_status_tells_what_runs(tmp_path: Path, done: list[str], capsys: pytest.
     assert "no sweep.json" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------------------ the command line
+# ------------------------------------------------------------------------------------------------ the command line
 
 
 @pytest.mark.parametrize(
@@ -325,7 +329,7 @@ def test_lists_and_patterns_name_objects(
 REASONS = {
     "corrupt": ("capture", "N1_0.jpg: image is truncated"),
     "uncalibrated": ("capture", "calibration.h5"),
-    "unmasked": ("scene", "mask"),
+    "unmasked": ("masks", "no pixel is object"),
 }
 
 
@@ -388,6 +392,24 @@ def test_a_sweep_with_sabotaged_objects_and_a_killed_process(
         (captures / "uncalibrated" / "calibration.h5").unlink()
     assert "1 of 5 objects to do" in capsys.readouterr().out
     assert read_outcomes(out)["uncalibrated"].status == Status.ok
+
+
+def test_a_signal_to_the_sweep_lets_the_object_write_a_checkpoint(captures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    words = ["run", f"captures={captures / 'good'}", f"out={out}", "cores_each=1", *SMALL, "fit.steps=2000"]
+    log = out / "runs" / "good" / "log.txt"
+
+    def terminate() -> None:
+        when(lambda: log.exists() and "fit 1/2000" in log.read_text())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    assert cli([*words, "fit.checkpoint_every=2000"]) == 143
+    thread.join()
+    assert 0 < load_fit(out / "runs" / "good" / "fit").step < 2000
+    assert rows(out)["good"]["status"] == "missing"
+    assert not is_locked(out)
 
 
 def parent_of(process: int | None) -> int | None:

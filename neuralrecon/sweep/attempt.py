@@ -18,7 +18,7 @@ from .jobs import Job
 from .outcome import LOGS, RUNS, Outcome, Status, write_outcome
 
 _LOOKS_EVERY_S = 0.1
-_TIME_TO_END_S = 60.0  # a step and a checkpoint of a large model
+TIME_TO_END_S = 60.0  # a step and a checkpoint of a large model
 _SIGNALLED = {128 + signum for signum in (signal.SIGINT, signal.SIGKILL, signal.SIGTERM)}
 
 
@@ -91,7 +91,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     if child.poll() is None:
         child.terminate()
         try:
-            child.wait(_TIME_TO_END_S)
+            child.wait(TIME_TO_END_S)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()

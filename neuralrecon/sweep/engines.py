@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
 from ..errors import ConfigError
-from .attempt import Task, attempted
+from .attempt import TIME_TO_END_S, Task, attempted
 from .outcome import Outcome, Status, write_outcome
 from .settings import Engine, SweepConfig
 
@@ -48,6 +49,7 @@ def _over_ray(tasks: Sequence[Task], config: SweepConfig) -> Iterator[Outcome]:
     except ImportError as error:
         raise ConfigError("engine=ray needs Ray: pip install 'neuralrecon[sweep]', or take engine=processes") from error
     local = {"num_cpus": config.workers * config.threads, "object_store_memory": _STORE_BYTES}
+    before = signal.getsignal(signal.SIGTERM)
     ray.init(
         address=config.address or "local",
         include_dashboard=None if config.address else False,
@@ -55,6 +57,8 @@ def _over_ray(tasks: Sequence[Task], config: SweepConfig) -> Iterator[Outcome]:
         logging_level="warning",
         **({} if config.address else local),
     )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)  # Ray takes it over
     work = ray.remote(num_cpus=config.threads, num_gpus=config.gpus_each, max_retries=config.retries)(attempted)
     waiting = {work.remote(task): task for task in tasks}
     try:
@@ -68,6 +72,8 @@ def _over_ray(tasks: Sequence[Task], config: SweepConfig) -> Iterator[Outcome]:
     finally:
         for left in waiting:
             ray.cancel(left)
+        if waiting:  # a worker that is cancelled lets its object's process write a checkpoint
+            ray.wait(list(waiting), num_returns=len(waiting), timeout=TIME_TO_END_S)
         ray.shutdown()
 
 

@@ -64,6 +64,10 @@ def interrupts() -> Iterator[Interrupts]:
     before = {signum: signal.signal(signum, found.handle) for signum in _SIGNALS}
     try:
         yield found
+    except KeyboardInterrupt as error:
+        if not isinstance(error, StoppedError):  # a library that waits made one of its own of ours
+            found.end_if(found.asked())
+        raise
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
