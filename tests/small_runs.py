@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -28,9 +27,3 @@ def environment() -> dict[str, str]:
 
 def python(*words: str) -> list[str]:
     return [sys.executable, *words]
-
-
-def copied(capture: Path, to: Path) -> Path:
-    """A capture of one's own, with the files of the sensors that the small runs use and the truth."""
-    shutil.copytree(capture, to)
-    return to
