@@ -7,6 +7,7 @@
     captures     the whole command on captures whose truth is known
     calibration  simulated captures with disturbed calibrations
     real         real captures, judged by what was held out
+    reliability  runs that are killed, sweeps with sabotaged objects, what Ray costs
     surfaces     simulated shapes of four materials: ours, classical methods, ours with one part off
 
 The README's picture is drawn by python -m benchmarks.overview.
@@ -47,6 +48,8 @@ def _run(name: str, words: Sequence[str]) -> int | None:
             from .calibration import main
         case "real":
             from .real import main
+        case "reliability":
+            from .reliability import main
         case "surfaces":
             from .surfaces import main
         case _:

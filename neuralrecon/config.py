@@ -1,7 +1,8 @@
 """Hydra at the door: turns a configuration dataclass and a function into a command line. Only `__main__` files use it.
 
 Every command takes `key=value` words. What the user mistyped is told in one line on stderr and nothing is written.
-Exit status: 0 done, 1 the run failed for a reason its message states, 2 the command line or a setting is wrong.
+Exit status: 0 done, 1 the run failed for a reason its message states, 2 the command line or a setting is wrong, 128 + n
+ended by signal n.
 """
 
 from __future__ import annotations
@@ -69,12 +70,25 @@ class Command:
             return 0
         try:
             return self._launch(words)
-        except KeyboardInterrupt:
-            return self._told("interrupted", _INTERRUPTED)
+        except KeyboardInterrupt as error:  # by a signal that its status tells, or by Ctrl-C where none was taken over
+            return self._told(str(error) or "interrupted", getattr(error, "status", _INTERRUPTED))
         except NeuralReconError as error:
             return self._told(error, _USAGE if isinstance(error, ConfigError) else _FAILED)
         except OSError as error:
             return self._told(error, _FAILED)
+
+    def settings(self, words: Sequence[str]) -> list[Any]:
+        """The settings that these words give, one value for each run that -m would make; nothing is run.
+
+        Raises:
+            ConfigError: a word is wrong.
+        """
+        return [to_dataclass(job) for job in self._jobs(_parsed_arguments(list(words)))]
+
+    def _jobs(self, args: Namespace) -> list[DictConfig]:
+        register(self.name, self.schema, self.groups)
+        with _composer(self.name, args.config_dir) as loader:
+            return _composed_jobs(self.name, self.schema, loader, args)
 
     def _told(self, error: BaseException | str, status: int) -> int:
         if isinstance(error, BaseException) and os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -83,10 +97,8 @@ class Command:
         return status
 
     def _launch(self, words: list[str]) -> int:
-        register(self.name, self.schema, self.groups)
         args = _parsed_arguments(words)
-        with _composer(self.name, args.config_dir) as loader:
-            jobs = _composed_jobs(self.name, self.schema, loader, args)
+        jobs = self._jobs(args)
         if args.cfg == "job" and not args.package:
             sys.stdout.write(_as_yaml(jobs[0]))
         elif args.multirun or args.cfg or args.info or args.shell_completion:

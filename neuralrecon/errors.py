@@ -41,3 +41,7 @@ class ArchiveError(DownloadError):
 
 class DamagedArchiveError(ArchiveError):
     """An archive is cut off, altered or no archive at all: it is of no use and must be fetched anew."""
+
+
+class SweepError(NeuralReconError):
+    """Some objects of a sweep have no mesh; the message names them, the sweep's results say why."""

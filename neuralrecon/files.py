@@ -25,6 +25,16 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def flush(path: Path) -> None:
+    """A file's bytes or a folder's names, to the disk; where it cannot be opened for that (Windows) nothing is done."""
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def write_npz(path: Path, **arrays: np.ndarray | np.generic | float) -> Path:
     """An .npz file of these arrays, whole or not at all."""
     with replacing(path) as temporary:

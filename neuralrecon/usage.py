@@ -36,6 +36,20 @@ def _likeness(word: str, name: str) -> float:
     return max(whole, difflib.SequenceMatcher(None, tail, tail_of_name).ratio() - _ONLY_THE_TAIL)
 
 
+def as_list(word: str, keys: Mapping[str, str]) -> str:
+    """`object=a,b` as `objects=['a','b']`: for keys that are lists, as typed and as the setting is called.
+
+    Example:
+        >>> as_list("object=a,b", {"object": "objects"})
+        "objects=['a','b']"
+    """
+    key, equals, value = word.partition("=")
+    if key not in keys or not equals:
+        return word
+    names = [name.strip().strip("'\"") for name in value.strip().removeprefix("[").removesuffix("]").split(",")]
+    return f"{keys[key]}=[{','.join(repr(name) for name in names if name)}]"
+
+
 def help_text(
     *,
     name: str,

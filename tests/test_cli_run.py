@@ -56,6 +56,15 @@ def test_one_folder_has_all(done: Path, data: Path) -> None:
     assert list(summary["seconds"]) == [
         "capture", "masks", "scene", "fit", "mesh", "depth", "labels", "evaluation",
     ]  # fmt: skip
+    figures = summary["verdict"]["figures"]
+    assert summary["verdict"]["status"] in ("ok", "poor")
+    assert (summary["verdict"]["status"] == "ok") == (summary["verdict"]["reasons"] == [])
+    assert figures["silhouette_iou"] == summary["views"]["silhouette_iou"]
+    assert figures["psnr_db"] == summary["views"]["psnr_db"]
+    assert figures["is_closed"]
+    assert figures["n_bodies"] == 1
+    assert 0 < figures["depth_residual_mm"] < 50
+    assert 0 < figures["observed_share"] <= 1
     assert (summary["calibration"], summary["unit"], summary["warnings"]) == ("given", "m", [])
     peaks = list(summary["peak_memory_mb"].values())
     assert peaks == sorted(peaks)
@@ -150,7 +159,7 @@ def test_evaluate_alone(done: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert json.loads((tmp_path / "r.json").read_text())["raw"]["chamfer_mm"] < 1e-4
 
 
-def test_a_broken_capture_leaves_nothing(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_broken_capture_leaves_its_reason(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(json.loads((done / "summary.json").read_text())["capture"], tmp_path / "cup")
     calibration = tmp_path / "cup" / "calibration.h5"
     calibration.write_bytes(calibration.read_bytes()[:1000])
@@ -158,4 +167,8 @@ def test_a_broken_capture_leaves_nothing(done: Path, tmp_path: Path, capsys: pyt
     err = capsys.readouterr().err
     assert "calibration.h5" in err
     assert err.count("\n") == 1
-    assert not (tmp_path / "o").exists()
+    told = json.loads((tmp_path / "o" / "failure.json").read_text())
+    assert (told["status"], told["stage"], told["lies_in_input"]) == ("failed", "capture", True)
+    assert told["error"].endswith("Error")
+    assert told["message"] == err.partition(": ")[2].strip()
+    assert {p.name for p in (tmp_path / "o").iterdir()} == {"config.yaml", "failure.json", "log.txt"}

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from ..config import Command, part_of
 from ..errors import ConfigError
 from ..objects import configs_folder, object_names
-from ..usage import nearest
+from ..usage import as_list, nearest
 from . import DownloadConfig, download
 
 _SETS = ("ycb/", "bigbird/")
@@ -67,16 +67,7 @@ def folders_of(words: Sequence[str]) -> list[str]:
 
 def as_lists(words: Sequence[str]) -> list[str]:
     """`object=a,b` as `objects=[a,b]`, and likewise for parts: several names are one download, no sweep."""
-    return [_as_list(word) for word in words]
-
-
-def _as_list(word: str) -> str:
-    key, equals, value = word.partition("=")
-    if key not in ("object", "objects", "parts") or not equals:
-        return word
-    names = [name.strip().strip("'\"") for name in value.strip().removeprefix("[").removesuffix("]").split(",")]
-    quoted = ",".join(f"'{name}'" for name in names if name)
-    return f"{'parts' if key == 'parts' else 'objects'}=[{quoted}]"
+    return [as_list(word, {"object": "objects", "objects": "objects", "parts": "parts"}) for word in words]
 
 
 command = Command(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DownloadError
-from ..files import replacing
+from ..files import flush, replacing
 
 MARKER = ".downloaded.json"
 
@@ -85,7 +85,7 @@ def place(new: Path, folder: Path, part: str, note: dict[str, Any], *, overwrite
     if folder.exists():
         os.rename(folder, old)
     os.rename(new, folder)
-    _flush(folder.parent)
+    flush(folder.parent)
     if old.exists():
         shutil.rmtree(old)
 
@@ -139,15 +139,5 @@ def _flush_all(folder: Path) -> None:
     """
     for _, path in _below(folder):
         if not path.is_symlink():
-            _flush(path)
-    _flush(folder)
-
-
-def _flush(path: Path) -> None:
-    """A file's bytes or a folder's names; where they cannot be opened for that (Windows) the system is trusted."""
-    if os.name == "posix":
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            flush(path)
+    flush(folder)

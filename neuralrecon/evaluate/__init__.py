@@ -1,5 +1,6 @@
 """Meshes, views and labels against the truth."""
 
+from .depth import depth_residual_mm as depth_residual_mm
 from .image import ImageReport as ImageReport
 from .image import evaluate_image as evaluate_image
 from .image import psnr_db as psnr_db

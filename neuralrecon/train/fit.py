@@ -17,8 +17,9 @@ from ..fields.sensors import SensorModel
 from ..render import Occupancy, free_room
 from ..scene import Scene
 from .batches import Batches
-from .checkpoint import FIT_FILE, TrainingState, load_training, save_fit
+from .checkpoint import FIT_FILE, TrainingState, has_fit, load_training, save_fit
 from .fit_types import Device, Fit, FitConfig, device_of
+from .interrupts import Interrupts
 from .optimizer import Optimizer
 from .patches import Views
 from .progress import SCALARS_FILE, Progress
@@ -41,6 +42,7 @@ def fit(
     device: Device | str = Device.auto,
     folder: Path | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
+    interrupts: Interrupts | None = None,
 ) -> Fit:
     """Train a model on a scene. On the CPU, the same seed on the same machine gives the same model, bit for bit.
 
@@ -49,15 +51,17 @@ def fit(
         folder: where checkpoints and scalars.csv go; an unfinished fit with the same settings that lies there is
             continued, on the CPU to the same end as if it had never stopped.
         on_step: called after every step with its weighted loss terms; a GPU is waited for each time.
+        interrupts: looked at after every step: once asked to, the fit writes a checkpoint and ends.
 
     Raises:
         ConfigError: the device is not there.
         FitError: the loss is no longer finite.
+        StoppedError: a signal asked for the end.
 
     Example:
         >>> result = fit(scene, FitConfig(steps=500))  # doctest: +SKIP
     """
-    config, where = config or FitConfig(), device_of(device)
+    config, where, interrupts = config or FitConfig(), device_of(device), interrupts or Interrupts()
     silhouettes = _silhouettes(scene)
     model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder, where)
     room = free_room(scene.unit_from_world, scene.floor_m)
@@ -94,18 +98,20 @@ def fit(
             progress.read()
         if on_step is not None:
             on_step(step, progress.terms)
-        if folder is not None and (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+        ends = interrupts.asked() and step + 1 < config.steps
+        if folder is not None and (ends or (step + 1) % config.checkpoint_every == 0) and step + 1 < config.steps:
             progress.read()
+            progress.flush()  # first: a resumed fit drops rows that it repeats, but cannot make up for any
             state = TrainingState(moments=optimizer.moments(), generator=generator.get_state(), seed=seed)
             save_fit(_fit_of(scene, config, model, occupancy, step + 1), folder, state)
-            progress.flush()
+        interrupts.end_if(ends)
 
     progress.read()
     occupancy = _refreshed(occupancy, model, Moment.at(1.0, config, scene.unit_per_mm), allowed, whole=True)
     result = _fit_of(scene, config, model, occupancy, config.steps)
     if folder is not None:
-        save_fit(result, folder)
         progress.flush()
+        save_fit(result, folder)
     return result
 
 
@@ -114,7 +120,7 @@ def _begin_or_resume(
 ) -> tuple[SurfaceModel, Occupancy, Tensor, torch.Generator, Optimizer, int]:
     generator = torch.Generator(device).manual_seed(seed)
     occupancy, allowed = first_occupancy(scene, config, BAND * config.blur_start_mm * scene.unit_per_mm, device)
-    if folder is not None and (folder / FIT_FILE).exists():
+    if folder is not None and has_fit(folder):
         fit, state = load_training(folder)
         same_world = fit.unit_from_world.scale == scene.unit_from_world.scale and torch.equal(
             fit.unit_from_world.translation, scene.unit_from_world.translation

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import FitError
+from ..files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -105,10 +106,8 @@ class Progress:
                 kept = [row for row in csv.DictReader(file) if int(float(row["step"])) < self.rows[0]["step"]]
         # a term that sets in later has a column too, empty before
         names = list(dict.fromkeys(name for row in [*kept, *self.rows] for name in row))
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
+        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, names, restval="")
             writer.writeheader()
             writer.writerows(kept)
             writer.writerows(self.rows)
-        temporary.replace(self.path)

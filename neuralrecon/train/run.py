@@ -5,25 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
-import os
-import platform
-from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+import trimesh
 
 from ..capture import Capture, read_capture
 from ..errors import CaptureError, ConfigError
-from ..evaluate import Closedness, MeshReport, closedness, evaluate_files
+from ..evaluate import closedness, depth_residual_mm, evaluate_files
 from ..evaluate.views import ViewReport, evaluate_views
 from ..extract import extract_mesh, write_mesh
 from ..files import replacing, write_npz
-from ..label import LabelSummary, SensorInliers, depth_inliers, surface_evidence, write_depth_inliers, write_labels
+from ..label import depth_inliers, surface_evidence, write_depth_inliers, write_labels
 from ..scene import Scene
 from ..segment import MasksFrom, outlined, segment
 from ..simulate import simulate
 from . import Fit, device_of, fit
-from .checkpoint import FIT_FILE, load_training
+from .checkpoint import has_fit, load_training
+from .interrupts import Interrupts, interrupts
 from .prepared import CalibrationFrom, Prepared, from_photos, is_from_photos, lacks_outlines, refined
 from .run_config import MeshFormat as MeshFormat
 from .run_config import ObjectConfig as ObjectConfig
@@ -35,65 +35,24 @@ from .run_folder import (
     FIT_FOLDER,
     INLIER_FOLDER,
     LABEL_FOLDER,
-    LOG_FILE,
     MASK_FOLDER,
     MESH_FILE,
     RunFolder,
     Stages,
     as_yaml,
+    held,
     kept_log,
     plain,
 )
+from .summary import RunSummary as RunSummary
+from .summary import versions
+from .verdict import Figures, Verdict, judged, observed_share
 
 _log = logging.getLogger(__name__)
 
 TRUTH_FILE = Path("gt") / "gt_mesh.ply"
 _DOWNLOADED_SETS = ("bigbird", "ycb")
-_VERSIONS_OF = (
-    "neuralrecon", "torch", "numpy", "scipy", "numba", "trimesh", "libigl", "scikit-image", "hydra-core", "pycolmap",
-    "opencv-python-headless",
-)  # fmt: skip
 _UNSCALED = "unscaled: the world is not in metres; mm and cm3 of mesh, labels and figures are none"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSummary:
-    """What a run did, as in its summary.json.
-
-    `seconds` and `peak_memory_mb` are per stage; the latter is the most that the process had held by the stage's end.
-    `report` is None without ground truth, `views` without photographs held out. `left_out` is what the capture lacks.
-    `calibration` is given, refined or photos; `surface` is the kind that was taken, `surface_reason` why. `depth`
-    tells what the depth sensors read on the object and what is believed of it. `unit` of the world and the mesh is m or
-    unscaled. `size_mm` is None if that is not known.
-    """
-
-    name: str
-    folder: Path
-    capture: Path
-    n_images: int
-    calibration: str
-    surface: str
-    surface_reason: str
-    depth: tuple[SensorInliers, ...]
-    unit: str
-    is_metric: bool
-    warnings: tuple[str, ...]
-    left_out: tuple[str, ...]
-    mesh: Closedness
-    size_mm: tuple[float, ...] | None
-    labels: LabelSummary
-    report: MeshReport | None
-    views: ViewReport | None
-    seconds: dict[str, float]
-    peak_memory_mb: dict[str, float]
-    versions: dict[str, str]
-
-    @property
-    def score(self) -> float:
-        """What a sweep minimises: Chamfer distance to the truth in mm, else minus the held-out PSNR, else nan."""
-        if self.report is not None:
-            return self.report.raw.chamfer_mm
-        return -self.views.psnr_db if self.views is not None else math.nan
 
 
 def run(config: RunConfig) -> RunSummary:
@@ -103,7 +62,8 @@ def run(config: RunConfig) -> RunSummary:
 
     Raises:
         ConfigError: no such object or capture, or the output folder holds another run.
-        NeuralReconError: a stage cannot go on; the message says why.
+        NeuralReconError: a stage cannot go on; the message says why, and so does failure.json.
+        StoppedError: a signal asked for the end; the fit has written a checkpoint.
 
     Example:
         >>> summary = run(RunConfig(capture=Path("data/mine/cup"), out=Path("outputs/cup")))  # doctest: +SKIP
@@ -112,14 +72,13 @@ def run(config: RunConfig) -> RunSummary:
     """
     stages = Stages()
     device_of(config.device)  # before anything is written
-    with kept_log() as log_to:
-        name = config.object.name if config.capture is None else config.capture.resolve().stem
-        folder = RunFolder.chosen(config.out, name, _settings(config), overwrite=config.overwrite)
+    name = config.object.name if config.capture is None else config.capture.resolve().stem
+    folder = RunFolder.chosen(config.out, name, settings_of(config), overwrite=config.overwrite)
+    with kept_log() as log_to, interrupts() as asked, held(folder, stages, log_to) as open_folder:
         with stages.timed("capture"):
             path = _capture_folder(config)
             known = None if is_from_photos(path, config.calibration) else _capture(path, config)
-        folder.open()
-        log_to(folder.path / LOG_FILE)
+        folder = open_folder()
         prepared = _prepared(path, known, config, folder.path, stages)
         folder.write_capture(prepared.capture)
         with stages.timed("scene"):
@@ -127,9 +86,10 @@ def run(config: RunConfig) -> RunSummary:
                 prepared.capture, config.scene, surface=config.surface, folder=folder.path / CROP_FOLDER
             )
         with stages.timed("fit"):
-            result = _fit(scene, config, folder.path / FIT_FOLDER)
+            result = _fit(scene, config, folder.path / FIT_FOLDER, asked)
         summary = replace(_products(result, scene, prepared, config, folder, stages), name=name)
         folder.finish(summary)
+        _log.info("%s: %s", name, "; ".join([summary.verdict.status, *summary.verdict.reasons]))
         _log.info("%s: done in %.0f s; all is in %s", name, sum(stages.seconds.values()), folder.path)
         if not summary.is_metric:
             _log.warning(_UNSCALED)
@@ -155,7 +115,8 @@ def _prepared(path: Path, known: Capture | None, config: RunConfig, folder: Path
     return replace(prepared, capture=found.capture, warnings=(*prepared.warnings, *found.warnings))
 
 
-def _settings(config: RunConfig) -> str:
+def settings_of(config: RunConfig) -> str:
+    """The text of config.yaml, by which a run knows its own folder again."""
     return as_yaml(replace(config, out=None, overwrite=False))
 
 
@@ -207,14 +168,15 @@ def _demo_capture(config: RunConfig) -> Path:
     return simulate(config.simulate, folder)
 
 
-def _fit(scene: Scene, config: RunConfig, folder: Path) -> Fit:
+def _fit(scene: Scene, config: RunConfig, folder: Path, asked: Interrupts) -> Fit:
     """Train, or go on from what a run that broke off has left in the folder."""
-    if (folder / FIT_FILE).exists():
+    if has_fit(folder):
         left, training = load_training(folder)
         if training is None:
             _log.info("going on from the finished fit in %s", folder)
             return left.to(device_of(config.device))
-    return fit(scene, config.fit, seed=config.seed, device=config.device, folder=folder)
+    with asked.noted():
+        return fit(scene, config.fit, seed=config.seed, device=config.device, folder=folder, interrupts=asked)
 
 
 def _products(
@@ -253,6 +215,7 @@ def _products(
         file = folder.path / MESH_FILE
         report = evaluate_files(file, truth, config.evaluate, capture=capture) if truth.exists() else None
         views = evaluate_views(result, scene) if scene.held_out else None
+        verdict = _verdict(mesh, scene, evidence, views, config)
     return RunSummary(
         name=capture.name,
         folder=folder.path,
@@ -266,6 +229,7 @@ def _products(
         is_metric=capture.is_metric,
         warnings=prepared.warnings if capture.is_metric else (*prepared.warnings, _UNSCALED),
         left_out=capture.left_out,
+        verdict=verdict,
         mesh=closedness(mesh),
         size_mm=tuple(round(float(length) * 1e3, 2) for length in mesh.extents) if capture.is_metric else None,
         labels=labels,
@@ -273,15 +237,20 @@ def _products(
         views=views,
         seconds=stages.seconds,
         peak_memory_mb=stages.peak_memory_mb,
-        versions=_versions(),
+        versions=versions(),
     )
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
-    for name in _VERSIONS_OF:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
+def _verdict(
+    mesh: trimesh.Trimesh, scene: Scene, evidence: np.ndarray | None, views: ViewReport | None, config: RunConfig
+) -> Verdict:
+    whole = closedness(mesh)
+    figures = Figures(
+        silhouette_iou=None if views is None else views.silhouette_iou,
+        psnr_db=None if views is None else views.psnr_db,
+        depth_residual_mm=depth_residual_mm(scene, mesh),
+        is_closed=whole.is_watertight and whole.is_winding_consistent and whole.volume_cm3 > 0,
+        n_bodies=whole.n_bodies,
+        observed_share=None if evidence is None else observed_share(mesh, evidence),
+    )
+    return judged(figures, config.verdict)

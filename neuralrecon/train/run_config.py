@@ -17,6 +17,7 @@ from ..segment import MasksFrom, SegmentConfig
 from ..simulate import SimulateConfig
 from . import Device, FitConfig
 from .prepared import CalibrationFrom
+from .verdict import VerdictConfig
 
 
 class MeshFormat(StrEnum):
@@ -65,6 +66,7 @@ class RunConfig:
         calibrate: how a calibration is refined.
         photos: how photographs are calibrated from nothing.
         segment: how outlines are found and refined.
+        verdict: from which figures on the result is ok, and not poor.
     """
 
     object: ObjectConfig = field(default_factory=ObjectConfig)
@@ -91,6 +93,7 @@ class RunConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     label: LabelConfig = field(default_factory=LabelConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    verdict: VerdictConfig = field(default_factory=VerdictConfig)
 
     def __post_init__(self) -> None:
         if self.seed < 0 or self.every_nth_stop < 1 or self.downscale < 1:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -21,10 +22,11 @@ from typing import Any
 from ..capture import Capture, read_capture
 from ..capture.description import capture_of, described, read_json
 from ..errors import ConfigError, NeuralReconError
-from ..files import replacing
+from ..files import flush, replacing
 from ..usage import nearest
+from .folder_lock import LOCK_FILE, alone_in
 
-CONFIG_FILE, SUMMARY_FILE, LOG_FILE = "config.yaml", "summary.json", "log.txt"
+CONFIG_FILE, SUMMARY_FILE, FAILURE_FILE, LOG_FILE = "config.yaml", "summary.json", "failure.json", "log.txt"
 FIT_FOLDER, LABEL_FOLDER, INLIER_FOLDER, MESH_FILE = "fit", "labels", "depth_inliers", "mesh.ply"
 EVIDENCE_FILE = "evidence.npz"
 # These know by themselves what they were made from, and are taken again by any run for which they are right.
@@ -34,6 +36,7 @@ CAPTURE_FILE = "capture_used.json"
 _OURS = (
     CONFIG_FILE,
     SUMMARY_FILE,
+    FAILURE_FILE,
     LOG_FILE,
     CAPTURE_FILE,
     FIT_FOLDER,
@@ -42,6 +45,9 @@ _OURS = (
     EVIDENCE_FILE,
     "mesh.*",
 )
+# what `replacing` leaves when it is killed
+_HALF = re.compile(r"\..+\.\d+(\.\w+)?")
+_OUR_HALF = re.compile(r"\.(config|summary|failure|capture_used|evidence|mesh)\.\d+\.\w+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +57,7 @@ class RunFolder:
     path: Path
     settings: str
     goes_on: bool
+    overwrite: bool = False
 
     @staticmethod
     def chosen(out: Path | None, name: str, settings: str, *, overwrite: bool) -> RunFolder:
@@ -69,8 +76,8 @@ class RunFolder:
             return RunFolder(path=path, settings=settings, goes_on=False)
         if out.exists() and not out.is_dir():
             raise ConfigError(f"out={out} is a file; name a folder")
-        if not out.exists() or not any(out.iterdir()):
-            return RunFolder(path=out, settings=settings, goes_on=False)
+        if not out.exists() or not any(entry.name != LOCK_FILE for entry in out.iterdir()):
+            return RunFolder(path=out, settings=settings, goes_on=False, overwrite=overwrite)
         if not (out / CONFIG_FILE).exists():
             raise ConfigError(f"out={out} has files in it that are no run's; name a new or empty folder")
         same = (out / CONFIG_FILE).read_text() == settings
@@ -78,11 +85,13 @@ class RunFolder:
         if not overwrite and (finished or not same):
             found = "a finished run" if finished else "a run with other settings"
             raise ConfigError(f"out={out} holds {found}; add overwrite=true to replace it, or name another folder")
-        return RunFolder(path=out, settings=settings, goes_on=same and not finished)
+        return RunFolder(path=out, settings=settings, goes_on=same and not finished, overwrite=overwrite)
 
     def open(self) -> None:
         """Make it ready: an earlier run's files go away, but for a fit that this one goes on from."""
         self.path.mkdir(parents=True, exist_ok=True)
+        for half in _halves(self.path):
+            half.unlink()
         for old in [entry for pattern in _OURS for entry in self.path.glob(pattern)]:
             if not (self.goes_on and old.name == FIT_FOLDER):
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
@@ -105,9 +114,65 @@ class RunFolder:
         }
         self.write_text(CAPTURE_FILE, json.dumps(told, indent=1) + "\n")
 
+    def fail(self, error: Exception, stage: str) -> None:
+        """Write failure.json: which error ended the run, in which stage, and whether it lay in what the user gave."""
+        told = {
+            "status": "failed",
+            "stage": stage,
+            "error": type(error).__name__,
+            "message": " ".join(str(error).split()) or repr(error),
+            "lies_in_input": isinstance(error, NeuralReconError),
+            "at": datetime.now().isoformat(timespec="seconds"),
+        }
+        with suppress(OSError):  # a full disk has no room for this either; the command's own message says it
+            self.write_text(FAILURE_FILE, json.dumps(told, indent=2) + "\n")
+
     def finish(self, summary: Any) -> None:
-        """Write summary.json, the sign that all is there."""
+        """Write summary.json, the sign that all is there, and on the disk: a power cut must not leave it alone."""
+        for file in self.path.rglob("*"):
+            if file.is_file():
+                flush(file)
         self.write_text(SUMMARY_FILE, json.dumps(plain(summary), indent=2) + "\n")
+
+
+def _halves(folder: Path) -> list[Path]:
+    """Files that a killed run was writing, each of them the temporary one of `replacing`."""
+    ours = [folder / name for name in (FIT_FOLDER, CALIBRATION_FOLDER, MASK_FOLDER, CROP_FOLDER)]
+    inside = [path for sub in ours for path in sub.rglob(".*") if _HALF.fullmatch(path.name)]
+    return inside + [path for path in folder.glob(".*") if _OUR_HALF.fullmatch(path.name)]
+
+
+@contextmanager
+def held(folder: RunFolder, stages: Stages, log_to: Callable[[Path], None]) -> Iterator[Callable[[], RunFolder]]:
+    """Give a function that opens the folder for this run alone, with its log; note in it why a run ends early.
+
+    A run that fails before it opens the folder leaves failure.json there, too, unless it was called wrongly or a
+    finished run is there.
+    """
+    opened: list[RunFolder] = []
+    with ExitStack() as stack:
+
+        def open_folder() -> RunFolder:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone_in(folder.path))
+            # another run may have come and gone since
+            now = RunFolder.chosen(folder.path, "", folder.settings, overwrite=folder.overwrite)
+            now.open()
+            opened.append(now)
+            log_to(now.path / LOG_FILE)
+            return now
+
+        try:
+            yield open_folder
+        except ConfigError:
+            raise
+        except Exception as error:
+            if not opened and not (folder.path / SUMMARY_FILE).exists():
+                with suppress(OSError, ConfigError):
+                    open_folder()
+            for now in opened:
+                now.fail(error, stages.now)
+            raise
 
 
 def require_run(folder: Path, *needed: str) -> None:
@@ -184,15 +249,17 @@ def _flow(value: Any) -> str:
 
 @dataclass(slots=True)
 class Stages:
-    """Seconds of each stage, and the most memory in MB that the process had held by its end."""
+    """Seconds of each stage, and the most memory in MB that the process had held by its end; which one runs `now`."""
 
+    now: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_mb: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
+        self.now, started = name, time.perf_counter()
         yield
+        self.now = ""
         self.seconds[name] = round(time.perf_counter() - started, 2)
         unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
         self.peak_memory_mb[name] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
@@ -211,11 +278,13 @@ def kept_log() -> Iterator[Callable[[Path], None]]:
         file = logging.FileHandler(path, mode="w")
         file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         kept.setTarget(file)
+        kept.flush()
+        kept.flushLevel = logging.NOTSET  # from now on line by line: a kill leaves a log, too
 
     try:
         yield to
     except BaseException as error:
-        trace = None if isinstance(error, NeuralReconError) else sys.exc_info()
+        trace = None if isinstance(error, NeuralReconError | KeyboardInterrupt) else sys.exc_info()
         kept.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, f"ended: {error!r}", (), trace))
         raise
     finally:

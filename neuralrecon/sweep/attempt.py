@@ -1,0 +1,137 @@
+"""One object, from its first process to its outcome. Whatever happens there, the sweep goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..train.run_folder import FAILURE_FILE, SUMMARY_FILE
+from .jobs import Job
+from .outcome import LOGS, RUNS, Outcome, Status, write_outcome
+
+_LOOKS_EVERY_S = 0.1
+TIME_TO_END_S = 60.0  # a step and a checkpoint of a large model
+_SIGNALLED = {128 + signum for signum in (signal.SIGINT, signal.SIGKILL, signal.SIGTERM)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A job with all that a worker elsewhere needs: where to, from which folder, with how many threads and tries."""
+
+    job: Job
+    out: Path
+    here: Path
+    threads: int
+    retries: int
+
+
+class Stopped(Exception):
+    """The sweep ends before this object did."""
+
+
+def attempted(task: Task, stops: Callable[[], bool] = lambda: False) -> Outcome:
+    """Run the object's process, again if it was killed, and write the outcome down.
+
+    Raises:
+        Stopped: `stops` said so; the process has left a checkpoint if it was fitting.
+    """
+    started, attempts, code = time.monotonic(), 0, -signal.SIGKILL
+    try:
+        while attempts <= task.retries and (code < 0 or code in _SIGNALLED):
+            attempts += 1
+            code = _process(task, stops)
+        outcome = _outcome(task, code)
+    except Stopped:
+        raise
+    except Exception as error:  # a full disk, a lost mount: this object's end, not the sweep's
+        outcome = _failed(task, f"{type(error).__name__}: {error}", error=type(error).__name__)
+    seconds = round(time.monotonic() - started, 2)
+    outcome = replace(outcome, attempts=attempts, seconds=seconds, fingerprint=task.job.fingerprint)
+    with suppress(OSError):  # then it is done again next time
+        write_outcome(outcome, task.out)
+    return outcome
+
+
+def _process(task: Task, stops: Callable[[], bool]) -> int:
+    log = task.out / LOGS / f"{task.job.name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    words = [*task.job.words, f"out='{task.out / RUNS / task.job.name}'", "overwrite=true"]
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(task.threads))
+    with log.open("w") as file:
+        if stops():
+            raise Stopped
+        child = subprocess.Popen(
+            [sys.executable, "-m", "neuralrecon.sweep.child", str(os.getpid()), *words],
+            cwd=task.here,
+            env=os.environ | threads,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C comes to the sweep, which asks the processes to end, once
+        )
+        try:
+            while child.poll() is None:
+                if stops():
+                    raise Stopped
+                time.sleep(_LOOKS_EVERY_S)
+        finally:
+            _end(child)
+    return child.returncode
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        child.terminate()
+        try:
+            child.wait(TIME_TO_END_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _outcome(task: Task, code: int) -> Outcome:
+    folder, name = task.out / RUNS / task.job.name, task.job.name
+    if code == 0:
+        told = json.loads((folder / SUMMARY_FILE).read_text())["verdict"]
+        return Outcome(
+            name=name, status=Status(told["status"]), reasons=tuple(told["reasons"]), figures=told["figures"]
+        )
+    if code < 0 or code in _SIGNALLED:
+        which = signal.Signals(-code if code < 0 else code - 128).name
+        hint = "; out of memory is the usual cause" if which == "SIGKILL" else ""
+        return _failed(task, f"its process was ended by {which}, {task.retries + 1} times{hint}", error="Killed")
+    if code == 1 and (folder / FAILURE_FILE).is_file():
+        told = json.loads((folder / FAILURE_FILE).read_text())
+        return _failed(
+            task, told["message"], error=told["error"], stage=told["stage"], lies_in_input=told["lies_in_input"]
+        )
+    wrong_settings = code == 2
+    return _failed(
+        task, _last_words(task), error="ConfigError" * wrong_settings, stage="start", lies_in_input=wrong_settings
+    )
+
+
+def _failed(task: Task, reason: str, *, error: str, stage: str = "", lies_in_input: bool = False) -> Outcome:
+    return Outcome(
+        name=task.job.name,
+        status=Status.failed,
+        reasons=(reason,),
+        error=error,
+        stage=stage,
+        lies_in_input=lies_in_input,
+    )
+
+
+def _last_words(task: Task) -> str:
+    """What the command said at its end: its own line, else the last of a traceback."""
+    lines = (task.out / LOGS / f"{task.job.name}.txt").read_text(errors="replace").splitlines()
+    told = [line.partition(": ")[2] for line in lines if line.startswith("neuralrecon.train: ")]
+    return (told or [line for line in lines if line.strip()] or ["it ended without a word"])[-1]
