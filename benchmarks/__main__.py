@@ -8,6 +8,7 @@
     calibration  simulated captures with disturbed calibrations
     real         real captures, judged by what was held out
     surfaces     simulated shapes of four materials: ours, classical methods, ours with one part off
+    fuzz         broken files of every kind, read by every reader: what crashes, how long, how much memory
 
 The README's picture is drawn by python -m benchmarks.overview.
 """
@@ -49,6 +50,8 @@ def _run(name: str, words: Sequence[str]) -> int | None:
             from .real import main
         case "surfaces":
             from .surfaces import main
+        case "fuzz":
+            from .fuzz import main
         case _:
             return None
     return main(words)

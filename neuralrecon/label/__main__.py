@@ -71,7 +71,7 @@ def main(config: LabelCommand) -> float:
         part_of(config, LabelConfig),
         name=name,
         capture=capture,
-        evidence=_evidence(config.run, len(mesh.vertices)),
+        evidence=run_evidence(config.run, len(mesh.vertices)),
         inlier_folder=inliers if inliers is not None and inliers.is_dir() else None,
         seed=config.seed,
     )
@@ -79,7 +79,7 @@ def main(config: LabelCommand) -> float:
     return summary.occupied_share
 
 
-def _evidence(run: Path | None, n_vertices: int) -> np.ndarray | None:
+def run_evidence(run: Path | None, n_vertices: int) -> np.ndarray | None:
     """What the run knew of its own mesh, None of one that was extracted anew with other vertices."""
     if run is None or not (run / EVIDENCE_FILE).is_file():
         return None

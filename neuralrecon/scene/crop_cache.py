@@ -132,7 +132,7 @@ def crops_on_disk(
         CaptureError: a file that cannot be read.
         ConfigError: the crops need more disk than `limit_gb`, or than there is. Nothing is written then.
     """
-    left = _left_in(folder)
+    left = crops_left_in(folder)
 
     def outline(image: Image) -> tuple[Source, np.ndarray | None]:
         """What is known of an image, or its mask cut to the object."""
@@ -170,7 +170,7 @@ def crops_on_disk(
     return file.mapped(), crops
 
 
-def _left_in(folder: Path) -> dict[str, _Left]:
+def crops_left_in(folder: Path) -> dict[str, _Left]:
     found = {}
     for file in filter(None, map(CropFile.described, sorted(folder.glob("crops-*.json")))):
         n_pixels = file.n_pixels
