@@ -212,14 +212,13 @@ def _report(rows: list[Row], seconds: float, args: argparse.Namespace) -> int:
     print(table(_COLUMNS, cells))
     print(
         f"\n{n_inputs} inputs in {seconds:.0f} s, {n_crashed} crashes; slowest {slowest.slowest_s:.2f} s "
-        f"({slowest.reader}:{slowest.slowest_input}), most memory {most.most_mb:.0f} MB ({most.reader}:{most.most_input})"
+        f"({slowest.reader}:{slowest.slowest_input}), most memory {most.most_mb:.0f} MB "
+        f"({most.reader}:{most.most_input})"
     )
     file = args.out / CRASHES_FILE
     crashes = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     for (reader, reason), n in Counter((c["reader"], c["reason"][:160]) for c in crashes).most_common(40):
         first = next(c["input"] for c in crashes if c["reader"] == reader and c["reason"].startswith(reason))
         print(f"  {n} x {reader}:{first} {reason}")
-    write_json(
-        args.out / "fuzz.json", seed=args.seed, seconds=seconds, rows=[asdict(r) for r in rows], crashes=crashes
-    )
+    write_json(args.out / "fuzz.json", seed=args.seed, seconds=seconds, rows=[asdict(r) for r in rows], crashes=crashes)
     return 1 if n_crashed else 0

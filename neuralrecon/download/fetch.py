@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import DamagedArchiveError, DownloadError
-from ..files import replacing
+from ..files import read_json, replacing
 from .lockfile import Recorded
 from .progress import Progress
 from .room import GB, check_room
@@ -45,9 +46,10 @@ class Half:
         """What an earlier try left. Each address has its own, so that no two servers' files are ever spliced."""
         half = cls(path=packed.with_name(f"{packed.stem}.{zlib.crc32(url.encode()):08x}.part"), url=url)
         try:
-            noted = json.loads(half._note.read_text())
-            half = replace(half, validator=str(noted["validator"]), size=noted["size"])
-        except (OSError, ValueError, KeyError, TypeError):
+            noted = read_json(half._note)
+            size = noted["size"]
+            half = replace(half, validator=str(noted["validator"]), size=None if size is None else int(size))
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             half.drop()  # nothing says what its bytes are of
         return half
 
@@ -60,8 +62,8 @@ class Half:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def drop(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
+        for path in (self.path, self._note):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def begun(self, answer: Answer) -> Half:
         """A new, empty one for this answer; the note comes before the first byte."""

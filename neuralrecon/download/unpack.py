@@ -56,6 +56,8 @@ def unpack(
     Example:
         >>> unpack(Path("rgbd.tgz"), Path("new"), "003_cracker_box").n_files  # doctest: +SKIP
     """
+    if not path.is_file():
+        raise DamagedArchiveError(f"{path}: no such file, want a .tgz; {_ANEW}")
     limits = limits or LimitsConfig()
     into.mkdir(parents=True)
     with path.open("rb") as file:

@@ -11,6 +11,8 @@ from PIL import Image
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
+from ..capture.headers import MAX_PIXELS
+from ..capture.mesh_files import load_mesh
 from ..errors import ConfigError, MeshError
 from .prints import Sheet
 from .settings import SimulateConfig
@@ -52,10 +54,12 @@ def placed_mesh(config: SimulateConfig) -> TexturedMesh:
 
 
 def load_textured(path: Path) -> TexturedMesh:
-    """A mesh file with its image texture, its vertex colours, or else grey. Vertices at the same place become one."""
-    loaded = trimesh.load(path, force="mesh", process=False)
-    if not isinstance(loaded, trimesh.Trimesh) or not len(loaded.faces):
-        raise MeshError(f"{path}: no triangles in it; want a mesh that trimesh can read (obj, ply, glb, stl)")
+    """A mesh file with its image texture, its vertex colours, or else grey. Vertices at the same place become one.
+
+    Raises:
+        MeshError: it, or its texture, is missing or damaged.
+    """
+    loaded = load_mesh(path, process=False)
     place, index = np.unique(loaded.vertices, axis=0, return_inverse=True)
     faces = index.reshape(-1)[loaded.faces]
     whole = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
@@ -65,7 +69,7 @@ def load_textured(path: Path) -> TexturedMesh:
     if isinstance(visual, TextureVisuals) and visual.uv is not None:
         image = _image_of(visual.material)
         if image is not None:
-            return _with_image(mesh, np.asarray(visual.uv)[corners], image)
+            return _with_image(mesh, _corner_uv(np.asarray(visual.uv), corners, path), _decoded(image, path))
     if isinstance(visual, ColorVisuals) and visual.kind == "vertex":
         colors = _linear(np.asarray(visual.vertex_colors)[:, :3] / 255)
         return TexturedMesh(mesh=mesh, corner_coordinates=colors[corners], albedo=lambda color, _: color)
@@ -76,8 +80,23 @@ def _image_of(material: PBRMaterial | SimpleMaterial) -> Image.Image | None:
     return material.baseColorTexture if isinstance(material, PBRMaterial) else material.image
 
 
-def _with_image(mesh: trimesh.Trimesh, corner_uv: np.ndarray, image: Image.Image) -> TexturedMesh:
-    pixels = _linear(np.asarray(image.convert("RGB"), dtype=np.float32) / 255)
+def _corner_uv(uv: np.ndarray, corners: np.ndarray, path: Path) -> np.ndarray:
+    if uv.ndim != 2 or uv.shape[1] < 2 or len(uv) <= corners.max() or not np.isfinite(uv).all():
+        raise MeshError(f"{path}: its texture coordinates are not two finite numbers a vertex; export the mesh again")
+    return uv[corners][..., :2].astype(np.float64)
+
+
+def _decoded(image: Image.Image, path: Path) -> np.ndarray:
+    if image.width * image.height > MAX_PIXELS:
+        raise MeshError(f"{path}: its texture has {image.width} x {image.height} px, at most {MAX_PIXELS} are read")
+    try:
+        return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+    except Exception as error:  # decoders of damaged images raise nearly every type there is
+        raise MeshError(f"{path}: its texture cannot be decoded ({error}); restore it, or remove it") from error
+
+
+def _with_image(mesh: trimesh.Trimesh, corner_uv: np.ndarray, srgb: np.ndarray) -> TexturedMesh:
+    pixels = _linear(srgb)
     a, b = corner_uv[:, 1] - corner_uv[:, 0], corner_uv[:, 2] - corner_uv[:, 0]
     texels = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() / 2 * pixels.shape[0] * pixels.shape[1]
     sheet = Sheet.from_image(pixels, float(np.sqrt(mesh.area / max(texels, 1.0))))

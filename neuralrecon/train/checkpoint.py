@@ -1,10 +1,17 @@
-"""Fits on disk: one safetensors file, written whole, with everything that `Fit` and a resumed training need."""
+"""Fits on disk: one safetensors file, written whole, with everything that `Fit` and a resumed training need.
+
+The file carries a checksum of all that is in it: a byte that has changed on the disk is told, and not trained on.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +26,10 @@ from ..render import Occupancy
 from .fit_types import Fit, FitConfig
 
 FIT_FILE = "fit.safetensors"
-_VERSION = 3
+_VERSION = 4
+_FLOATS = ("blur", "half_width", "world_per_mm", "scale")
+_COUNTS = ("step", "n_sensors", "n_stops")
+_OF_FOREIGN_FACTS = (LookupError, AttributeError, TypeError, RuntimeError, ValueError, ArithmeticError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +42,11 @@ class TrainingState:
 
 
 def save_fit(fit: Fit, folder: Path, training: TrainingState | None = None) -> Path:
-    """Write `fit` (and, if it is not finished, what continues it) to `folder`/fit.safetensors."""
+    """Write `fit` (and, if it is not finished, what continues it) to `folder`/fit.safetensors.
+
+    Raises:
+        FitError: it cannot be written; what was there before still is.
+    """
     tensors = {f"model.{name}": value.detach() for name, value in fit.model.state_dict().items()}
     tensors["occupancy.sdf"] = fit.occupancy.sdf
     tensors["occupancy.cells"] = fit.occupancy.cells
@@ -58,11 +72,22 @@ def save_fit(fit: Fit, folder: Path, training: TrainingState | None = None) -> P
         tensors |= {f"moments.{name}": value for name, value in training.moments.items()}
         tensors["generator"] = training.generator
         facts["seed"] = training.seed
-    path = folder / FIT_FILE
-    with replacing(path) as temporary:
-        save_file(
-            {k: v.cpu().contiguous() for k, v in tensors.items()}, temporary, metadata={"facts": json.dumps(facts)}
-        )
+    return _write(facts, {k: v.cpu().contiguous() for k, v in tensors.items()}, folder / FIT_FILE)
+
+
+def _write(facts: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Path:
+    told = json.dumps(facts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for rest in path.parent.glob(f".{path.stem}.*{path.suffix}"):
+        rest.unlink(missing_ok=True)  # of a process that was killed while it wrote
+    try:
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={"facts": told, "checksum": checksum_of(told, tensors)})
+    except (SafetensorError, OSError) as error:
+        raise FitError(
+            f"{path}: the checkpoint cannot be written ({error}), the one before it is still there; make room on the "
+            "disk and give the same command again: it goes on from there"
+        ) from error
     return path
 
 
@@ -82,26 +107,39 @@ def load_training(folder: Path) -> tuple[Fit, TrainingState | None]:
         raise FitError(f"{path}: no such file; give the folder that a fit was saved to")
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-            if facts.get("version") != _VERSION:
-                found = facts.get("version", "none")
-                raise FitError(f"{path}: a fit of version {_VERSION} is needed, this has {found}; train it anew")
+            metadata = file.metadata() or {}
+            told = metadata.get("facts", "{}")
+            facts = json.loads(told)
+            version = facts.get("version", "none")
+            if version != _VERSION:
+                raise FitError(f"{path}: a fit of version {_VERSION} is needed, this has {version}; train it anew")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
+        if metadata.get("checksum") != checksum_of(told, tensors):
+            raise FitError(f"{path}: the checkpoint is damaged: it is not as it was written; delete it, train it anew")
         return _fit_of(facts, tensors)
-    except (SafetensorError, OSError, LookupError, AttributeError, TypeError, RuntimeError) as error:
-        raise FitError(f"{path}: not a fit of ours, or damaged ({error}); train it anew") from error
-    except (json.JSONDecodeError, ConfigError) as error:
-        raise FitError(f"{path}: not a fit of ours, or damaged ({error}); train it anew") from error
+    except FitError:
+        raise
+    except (SafetensorError, OSError, *_OF_FOREIGN_FACTS) as error:
+        raise FitError(f"{path}: not a fit of ours, or damaged ({error}); delete it, train it anew") from error
 
 
-def _fit_of(facts: dict, tensors: dict[str, Tensor]) -> tuple[Fit, TrainingState | None]:
-    known = dict(facts["config"])
-    config = FitConfig(field=FieldConfig(**known.pop("field")), **known)
-    model = SurfaceModel(config.field, facts["n_sensors"], facts["n_stops"], torch.Generator())
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+def checksum_of(told: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of the facts and of every tensor's name, type, shape and bytes."""
+    found = hashlib.blake2b(told.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _fit_of(facts: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Fit, TrainingState | None]:
+    _require_kinds(facts, dict.fromkeys(_FLOATS, float) | dict.fromkeys(_COUNTS, int), "facts")
+    config = _config_of(facts["config"])
+    model = _model_of(config.field, facts["n_sensors"], facts["n_stops"], tensors)
     low, high = tensors["world.box"]
     fit = Fit(
-        name=facts["name"],
+        name=str(facts["name"]),
         model=model,
         config=config,
         unit_from_world=Similarity(scale=facts["scale"], translation=tensors["world.translation"]),
@@ -121,3 +159,42 @@ def _fit_of(facts: dict, tensors: dict[str, Tensor]) -> tuple[Fit, TrainingState
         return fit, None
     moments = {k.removeprefix("moments."): v for k, v in tensors.items() if k.startswith("moments.")}
     return fit, TrainingState(moments=moments, generator=tensors["generator"], seed=facts["seed"])
+
+
+def _config_of(told: dict[str, Any]) -> FitConfig:
+    known = dict(told)
+    field = dict(known.pop("field"))
+    for values, kind in ((field, FieldConfig), (known, FitConfig)):
+        hints = get_type_hints(kind)
+        _require_kinds(values, {f.name: hints[f.name] for f in fields(kind) if f.name != "field"}, "config")
+    try:
+        return FitConfig(field=FieldConfig(**field), **known)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+def _require_kinds(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
+    """JSON has one kind of number, and texts where numbers should be would be found out late."""
+    for name, kind in kinds.items():
+        value = values[name]
+        right = type(value) is kind or (kind is float and type(value) is int)
+        if not right or (kind is float and not math.isfinite(value)):
+            raise ValueError(f"{name} in its {where} is {value!r}, want {kind.__name__}")
+
+
+def _model_of(config: FieldConfig, n_sensors: int, n_stops: int, tensors: dict[str, Tensor]) -> SurfaceModel:
+    """The model, made only if its tables are as large as those that are there: facts can claim any size."""
+    state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    wanted = {
+        "sdf_table": config.sdf_grid.n_entries,
+        "color_table": config.color_grid.n_entries,
+        "sdf_hidden.bias": config.hidden,
+        "sensors.log_gain": n_sensors,
+        "sensors.stop": n_stops,
+    }
+    for name, n_rows in wanted.items():
+        if len(state[name]) != n_rows:
+            raise ValueError(f"{name} has {len(state[name])} rows, its facts say {n_rows}")
+    model = SurfaceModel(config, n_sensors, n_stops, torch.Generator())
+    model.load_state_dict(state)
+    return model
