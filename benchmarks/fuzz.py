@@ -74,7 +74,7 @@ def main(words: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(words)
     targets = [t for t in TARGETS if args.only is None or t.name in args.only]
     with tempfile.TemporaryDirectory(prefix="fuzz-", dir=_fast_disk()) as scratch:
-        valid = {t.name: _valid(t, Path(scratch) / "valid") for t in targets}
+        valid = {t.name: valid_files(t, Path(scratch) / "valid") for t in targets}
         others = [content for files in valid.values() for content in files.values()]
         jobs = [
             Job(target=t, valid=valid[t.name], others=others, seed=args.seed, start=0, stop=n)
@@ -87,7 +87,7 @@ def main(words: Sequence[str] | None = None) -> int:
         (args.out / CRASHES_FILE).unlink(missing_ok=True)
         shutil.rmtree(args.out / "crashes", ignore_errors=True)
         started = time.monotonic()
-        rows = _run(jobs, args.workers, args.seconds, Path(scratch), args.out)
+        rows = run(jobs, args.workers, Path(scratch), args.out, seconds=args.seconds)
         seconds = time.monotonic() - started
     return _report(rows, seconds, args)
 
@@ -111,7 +111,7 @@ def _fast_disk() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def _valid(target: Target, folder: Path) -> dict[str, bytes]:
+def valid_files(target: Target, folder: Path) -> dict[str, bytes]:
     """The valid files that a reader is fuzzed from, by path."""
     target.write(folder)
     files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
@@ -124,8 +124,17 @@ def _shared_out(targets: Sequence[Target], n_inputs: int) -> Iterator[tuple[Targ
     return ((t, max(1, round(n_inputs * t.share / total))) for t in targets)
 
 
-def _run(jobs: list[Job], n_workers: int, seconds: float | None, scratch: Path, out: Path) -> list[Row]:
+def run(
+    jobs: list[Job],
+    n_workers: int,
+    scratch: Path,
+    out: Path,
+    *,
+    seconds: float | None = None,
+    limits: Limits | None = None,
+) -> list[Row]:
     """All jobs in pieces, the readers in turn, so that a run that ends early has asked all of them."""
+    limits = limits or Limits()
     rows = {job.target.name: Row(reader=job.target.name) for job in jobs}
     waiting = _pieces(jobs)
     running: list[_Process] = []
@@ -134,12 +143,12 @@ def _run(jobs: list[Job], n_workers: int, seconds: float | None, scratch: Path, 
         if time.monotonic() > deadline:
             waiting.clear()
         while waiting and len(running) < n_workers:
-            running.append(_started(waiting.pop(0), scratch, out))
+            running.append(_started(waiting.pop(0), scratch, out, limits))
         for process in list(running):
             pid, status = os.waitpid(process.pid, os.WNOHANG)
             if pid:
                 running.remove(process)
-                rest = _ended(process, status, rows[process.job.target.name], out)
+                rest = _ended(process, status, rows[process.job.target.name], out, limits)
                 waiting[:0] = [rest] if rest else []
         time.sleep(0.003)
     return list(rows.values())
@@ -154,12 +163,12 @@ def _pieces(jobs: list[Job]) -> list[Job]:
     return [piece for _, piece in sorted(pieces, key=lambda item: item[0])]
 
 
-def _started(job: Job, scratch: Path, out: Path) -> _Process:
+def _started(job: Job, scratch: Path, out: Path, limits: Limits) -> _Process:
     shared, root = Shared(), scratch / f"{job.target.name}-{job.start}"
     pid = os.fork()
     if pid == 0:
         try:
-            work(job, shared, root, out, Limits())
+            work(job, shared, root, out, limits)
             os._exit(0)
         except BaseException as error:
             os.write(2, repr(error).encode())
@@ -167,7 +176,7 @@ def _started(job: Job, scratch: Path, out: Path) -> _Process:
     return _Process(pid=pid, job=job, shared=shared, root=root)
 
 
-def _ended(process: _Process, status: int, row: Row, out: Path) -> Job | None:
+def _ended(process: _Process, status: int, row: Row, out: Path, limits: Limits) -> Job | None:
     """Book what the process did; if it was killed, the rest of its job after the input that did it."""
     tally, job, log = process.shared.read(), process.job, process.root.with_suffix(".log")
     said = log.read_bytes()[-2000:].decode(errors="replace").strip() if log.exists() else ""
@@ -181,7 +190,8 @@ def _ended(process: _Process, status: int, row: Row, out: Path) -> Job | None:
         raise RuntimeError(f"the fuzzer itself failed on {job.target.name}, input {tally.at}: {said}")
     row.crashed += 1
     name = signal.Signals(os.WTERMSIG(status)).name
-    reason = {"SIGPROF": "more than 10 s of the processor", "SIGALRM": "more than 60 s"}.get(name, f"killed by {name}")
+    told = {"SIGPROF": f"more than {limits.cpu_s:g} s of the processor", "SIGALRM": f"more than {limits.wall_s:g} s"}
+    reason = told.get(name, f"killed by {name}")
     keep_crash(job, tally.at, f"{reason}: {said[-300:]}", out)
     return replace(job, start=tally.at + 1) if tally.at + 1 < job.stop else None
 

@@ -147,9 +147,10 @@ def work(job: Job, shared: Shared, root: Path, out: Path, limits: Limits) -> Non
         found = outcome(job, root, changes, rng)
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        _note(tally, index, int(1e6 * (time.process_time() - started)), _peak_kb() - before)
-        if tally.most_at == index and tally.most_kb > limits.memory_mb * 1024:
-            found = f"{tally.most_kb // 1024} MB of memory"
+        grown_kb = _peak_kb() - before
+        _note(tally, index, int(1e6 * (time.process_time() - started)), grown_kb)
+        if grown_kb > limits.memory_mb * 1024:
+            found = f"{grown_kb // 1024} MB of memory"
         if found in ("accepted", "refused"):
             tally.accepted += found == "accepted"
             tally.refused += found == "refused"

@@ -55,9 +55,10 @@ def opened_image(path: Path, what: str) -> Iterator[ImageFile.ImageFile]:
         CaptureError: also for more than 67 million pixels, which a few kilobytes can claim and which take most of a
             gigabyte to decode.
     """
-    with decoding(path, what):
+    # Pillow leaves a file open that it cannot read; this one is closed in any case
+    with decoding(path, what), path.open("rb") as stream:
         try:
-            image = PILImage.open(path, formats=_FORMATS)
+            image = PILImage.open(stream, formats=_FORMATS)
         except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as error:
             raise CaptureError(_too_large(path, what, "more than 10^8")) from error
         with image:

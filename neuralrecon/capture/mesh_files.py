@@ -54,7 +54,7 @@ def load_geometry(path: Path, **options: Any) -> Any:
     suffix = path.suffix.lower()
     if suffix not in MESH_SUFFIXES:
         raise ValueError(f"the suffix {suffix or 'none'} is of no format that is read")
-    with _Bounded(io.FileIO(path)) as file:
+    with _Bounded(io.FileIO(str(path))) as file:
         _LOOKED_AT.get(suffix, lambda file: None)(file)
         file.seek(0)
         return trimesh.load(file, file_type=suffix[1:], resolver=_Beside(path.parent), **options)

@@ -63,6 +63,8 @@ def load_textured(path: Path) -> TexturedMesh:
     place, index = np.unique(loaded.vertices, axis=0, return_inverse=True)
     faces = index.reshape(-1)[loaded.faces]
     whole = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
+    if not whole.any():
+        raise MeshError(f"{path}: all its triangles are degenerate; export the mesh again")
     mesh = trimesh.Trimesh(place, faces[whole], process=False)
     corners = loaded.faces[whole]
     visual = loaded.visual
@@ -77,6 +79,7 @@ def load_textured(path: Path) -> TexturedMesh:
 
 
 def _image_of(material: PBRMaterial | SimpleMaterial) -> Image.Image | None:
+    """The texture; of a damaged file it may be anything."""
     return material.baseColorTexture if isinstance(material, PBRMaterial) else material.image
 
 
@@ -87,6 +90,8 @@ def _corner_uv(uv: np.ndarray, corners: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _decoded(image: Image.Image, path: Path) -> np.ndarray:
+    if not isinstance(image, Image.Image):
+        raise MeshError(f"{path}: its texture is {type(image).__name__}, want an image; restore it, or remove it")
     if image.width * image.height > MAX_PIXELS:
         raise MeshError(f"{path}: its texture has {image.width} x {image.height} px, at most {MAX_PIXELS} are read")
     try:

@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import ConfigError, FitError
@@ -82,8 +82,9 @@ def _write(facts: dict[str, Any], tensors: dict[str, Tensor], path: Path) -> Pat
         rest.unlink(missing_ok=True)  # of a process that was killed while it wrote
     try:
         with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata={"facts": told, "checksum": checksum_of(told, tensors)})
-    except (SafetensorError, OSError) as error:
+            # save_file would write to a temporary file of its own, which a kill leaves behind under a random name
+            temporary.write_bytes(save(tensors, {"facts": told, "checksum": checksum_of(told, tensors)}))
+    except OSError as error:
         raise FitError(
             f"{path}: the checkpoint cannot be written ({error}), the one before it is still there; make room on the "
             "disk and give the same command again: it goes on from there"

@@ -20,6 +20,7 @@ from .batches import Batches
 from .checkpoint import FIT_FILE, TrainingState, load_training, save_fit
 from .fit_types import Device, Fit, FitConfig, device_of
 from .optimizer import Optimizer
+from .out_of_memory import telling_memory
 from .patches import Views
 from .progress import SCALARS_FILE, Progress
 from .questions import Questions, Unseen
@@ -33,6 +34,7 @@ _KEPT_VIEWS, _FREE_BEYOND_MM = 40, 2.0
 _DENSE_PER_MM2, _ALONE = 6.0, 4.0
 
 
+@telling_memory
 def fit(
     scene: Scene,
     config: FitConfig | None = None,
@@ -52,7 +54,7 @@ def fit(
 
     Raises:
         ConfigError: the device is not there.
-        FitError: the loss is no longer finite.
+        FitError: the loss is no longer finite, memory runs out, or a checkpoint cannot be read or written.
 
     Example:
         >>> result = fit(scene, FitConfig(steps=500))  # doctest: +SKIP
