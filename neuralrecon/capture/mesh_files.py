@@ -15,12 +15,13 @@ from trimesh.resolvers import Resolver
 from ..errors import MeshError
 
 MESH_SUFFIXES = (".ply", ".obj", ".glb", ".gltf", ".stl", ".off")
+_FARTHEST = 1e9
 _MOST_CORNERS = 500_000_000
 _MOST_BESIDE_BYTES = 2**28
 
 
 def load_mesh(path: Path, **options: Any) -> trimesh.Trimesh:
-    """One mesh with faces, whose corners exist and are finite.
+    """One mesh with faces, whose corners exist and are not at the end of the world.
 
     Args:
         options: of `trimesh.load`.
@@ -40,8 +41,8 @@ def load_mesh(path: Path, **options: Any) -> trimesh.Trimesh:
     faces, vertices = np.asarray(mesh.faces), np.asarray(mesh.vertices)
     if faces.min() < 0 or faces.max() >= len(vertices):
         raise MeshError(f"{path}: a face has corner {faces.max()} of {len(vertices)}; export the mesh again")
-    if not np.isfinite(vertices).all():
-        raise MeshError(f"{path}: has vertices that are not finite; export the mesh again")
+    if not (np.abs(vertices) < _FARTHEST).all():  # nor if one is not a number
+        raise MeshError(f"{path}: has vertices that are not finite, or beyond {_FARTHEST:g}; export the mesh again")
     return mesh
 
 

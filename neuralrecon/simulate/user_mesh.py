@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import trimesh
+from jaxtyping import UInt8
 from PIL import Image
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
-from ..capture.headers import MAX_PIXELS
 from ..capture.mesh_files import load_mesh
 from ..errors import ConfigError, MeshError
 from .prints import Sheet
@@ -19,6 +19,7 @@ from .settings import SimulateConfig
 from .shapes import BUILTIN_MESHES, TexturedMesh, builtin_mesh
 
 _SMALLEST_M, _LARGEST_M = 0.01, 0.6
+_MOST_TEXELS = 2**24  # the simulator holds them as floats
 _GREY = (0.5, 0.5, 0.5)
 
 
@@ -92,16 +93,18 @@ def _corner_uv(uv: np.ndarray, corners: np.ndarray, path: Path) -> np.ndarray:
 def _decoded(image: Image.Image, path: Path) -> np.ndarray:
     if not isinstance(image, Image.Image):
         raise MeshError(f"{path}: its texture is {type(image).__name__}, want an image; restore it, or remove it")
-    if image.width * image.height > MAX_PIXELS:
-        raise MeshError(f"{path}: its texture has {image.width} x {image.height} px, at most {MAX_PIXELS} are read")
+    if image.width * image.height > _MOST_TEXELS:
+        raise MeshError(
+            f"{path}: its texture has {image.width} x {image.height} px, want at most {_MOST_TEXELS}; make it smaller"
+        )
     try:
-        return np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+        return np.asarray(image.convert("RGB"))
     except Exception as error:  # decoders of damaged images raise nearly every type there is
         raise MeshError(f"{path}: its texture cannot be decoded ({error}); restore it, or remove it") from error
 
 
-def _with_image(mesh: trimesh.Trimesh, corner_uv: np.ndarray, srgb: np.ndarray) -> TexturedMesh:
-    pixels = _linear(srgb)
+def _with_image(mesh: trimesh.Trimesh, corner_uv: np.ndarray, srgb: UInt8[np.ndarray, "v u 3"]) -> TexturedMesh:
+    pixels = _linear(np.arange(256, dtype=np.float32) / 255)[srgb]
     a, b = corner_uv[:, 1] - corner_uv[:, 0], corner_uv[:, 2] - corner_uv[:, 0]
     texels = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() / 2 * pixels.shape[0] * pixels.shape[1]
     sheet = Sheet.from_image(pixels, float(np.sqrt(mesh.area / max(texels, 1.0))))
