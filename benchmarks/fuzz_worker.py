@@ -47,7 +47,7 @@ class Limits:
 
     memory_mb: int = 1000
     cpu_s: float = 10.0
-    wall_s: float = 60.0
+    wall_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

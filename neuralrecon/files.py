@@ -56,7 +56,7 @@ def read_npz(
     """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as npz:
-            if not isinstance(npz, np.lib.npyio.NpzFile):
+            if not isinstance(npz, np.lib.npyio.NpzFile) or npz.zip is None:
                 raise ValueError("no .npz file but a single array")
             names = [name for name in npz.files if wanted(name)]
             members = {name: _member(npz.zip, name) for name in names}

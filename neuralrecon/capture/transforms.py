@@ -64,9 +64,9 @@ def read_transforms(path: str | Path, *, allow_partial: bool = False) -> Capture
     top = read_description(file, "file of poses")
     entries = list(top.entries("frames"))
     photographs = [_photograph(entry, root) for entry in entries]
-    views = []
+    views, shared = [], dict(top.values)
     for entry, photograph, name in zip(entries, photographs, distinct_names(photographs, root), strict=True):
-        entry.values = ChainMap(entry.values, top.values)
+        entry.values = ChainMap(dict(entry.values), shared)
         try:
             views.append(_view(entry, photograph, name, root))
         except CaptureError as error:

@@ -59,7 +59,10 @@ def read_mesh(path: Path) -> trimesh.Trimesh:
     if not path.is_file():
         raise MeshError(f"{path}: no such file; give a mesh as PLY, OBJ, GLB or STL")
     mesh = load_mesh(path, skip_materials=True)
-    mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    try:
+        mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    except (ArithmeticError, LookupError, ValueError) as error:  # of texture coordinates or normals out of bounds
+        raise MeshError(f"{path}: its vertices cannot be told apart ({error}); export the mesh again") from error
     return mesh
 
 

@@ -185,7 +185,7 @@ def _source_of(told: dict[str, Any]) -> Source:
     Raises:
         ValueError, KeyError, TypeError, AttributeError: it is none of ours.
     """
-    source = Source(**told | {"state": tuple(told["state"]), "box": tuple(told["box"])})
+    source = Source(**{**told, "state": tuple(told["state"]), "box": tuple(told["box"])})
     texts, numbers = (source.key, source.digest, source.checksum), (*source.state, *source.box)
     if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
         raise TypeError(f"{source} has values of other kinds")

@@ -27,8 +27,12 @@ from .fit_types import Fit, FitConfig
 
 FIT_FILE = "fit.safetensors"
 _VERSION = 4
-_FLOATS = ("blur", "half_width", "world_per_mm", "scale")
-_COUNTS = ("step", "n_sensors", "n_stops")
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("blur", "half_width", "world_per_mm", "scale"), float),
+    **dict.fromkeys(("step", "n_sensors", "n_stops"), int),
+    "name": str,
+    "is_metric": bool,
+}
 _OF_FOREIGN_FACTS = (LookupError, AttributeError, TypeError, RuntimeError, ValueError, ArithmeticError)
 
 
@@ -135,12 +139,13 @@ def checksum_of(told: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _fit_of(facts: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Fit, TrainingState | None]:
-    _require_kinds(facts, dict.fromkeys(_FLOATS, float) | dict.fromkeys(_COUNTS, int), "facts")
+    kinds = _KINDS if facts["floor_m"] is None else {**_KINDS, "floor_m": float}
+    _require_kinds(facts, kinds if "seed" not in facts else {**kinds, "seed": int}, "facts")
     config = _config_of(facts["config"])
     model = _model_of(config.field, facts["n_sensors"], facts["n_stops"], tensors)
     low, high = tensors["world.box"]
     fit = Fit(
-        name=str(facts["name"]),
+        name=facts["name"],
         model=model,
         config=config,
         unit_from_world=Similarity(scale=facts["scale"], translation=tensors["world.translation"]),
