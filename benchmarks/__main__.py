@@ -9,6 +9,7 @@
     real         real captures, judged by what was held out
     reliability  runs that are killed, sweeps with sabotaged objects, what Ray costs
     surfaces     simulated shapes of four materials: ours, classical methods, ours with one part off
+    fuzz         broken files of every kind, read by every reader: what crashes, how long, how much memory
 
 The README's picture is drawn by python -m benchmarks.overview.
 """
@@ -17,6 +18,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+
+_MODULES = {
+    "micro": "micro",
+    "step": "step",
+    "object": "objects",
+    "memory": "memory",
+    "captures": "captures",
+    "calibration": "calibration",
+    "real": "real",
+    "reliability": "reliability",
+    "surfaces": "surfaces",
+    "fuzz": "fuzz",
+}
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -25,36 +40,10 @@ def main(words: Sequence[str] | None = None) -> int:
     if name in ("-h", "--help"):
         print(__doc__)
         return 0
-    found = _run(name, rest)
-    if found is None:
+    if name not in _MODULES:
         print(f"benchmarks: no benchmark '{name}'\n\n{__doc__}", file=sys.stderr)
         return 2
-    return found
-
-
-def _run(name: str, words: Sequence[str]) -> int | None:
-    match name:
-        case "micro":
-            from .micro import main
-        case "step":
-            from .step import main
-        case "object":
-            from .objects import main
-        case "memory":
-            from .memory import main
-        case "captures":
-            from .captures import main
-        case "calibration":
-            from .calibration import main
-        case "real":
-            from .real import main
-        case "reliability":
-            from .reliability import main
-        case "surfaces":
-            from .surfaces import main
-        case _:
-            return None
-    return main(words)
+    return import_module(f".{_MODULES[name]}", __package__).main(rest)
 
 
 if __name__ == "__main__":

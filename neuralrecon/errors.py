@@ -23,6 +23,10 @@ class FitError(NeuralReconError):
     """Training cannot go on (a loss that is not finite, a checkpoint of another kind)."""
 
 
+class MachineError(FitError):
+    """Training cannot go on where it runs: memory or room on the disk lacks. The same command may do elsewhere."""
+
+
 class MeshError(NeuralReconError):
     """No closed solid can be made of the input."""
 

@@ -208,7 +208,7 @@ def test_bad_files_and_settings(tmp_path):
     ball().export(tmp_path / "ball.ply")
     (tmp_path / "broken.ply").write_bytes((tmp_path / "ball.ply").read_bytes()[:5000])
     trimesh.PointCloud(np.zeros((3, 3))).export(tmp_path / "cloud.ply")
-    for name, message in (("no.ply", "no such file"), ("broken.ply", "not readable"), ("cloud.ply", "no faces")):
+    for name, message in (("no.ply", "no such file"), ("broken.ply", "not readable"), ("cloud.ply", "no triangles")):
         with pytest.raises(MeshError, match=f"{name}.*{message}"):
             evaluate_files(tmp_path / name, tmp_path / "ball.ply", QUICK)
     with pytest.raises(ConfigError, match="1000 or more, got 10"):

@@ -17,7 +17,7 @@ import trimesh
 from small_runs import python
 
 from neuralrecon.capture import read_capture
-from neuralrecon.errors import CaptureError, ConfigError
+from neuralrecon.errors import CaptureError, ConfigError, MachineError
 from neuralrecon.evaluate import depth_residual_mm
 from neuralrecon.scene import Scene, SceneConfig
 from neuralrecon.train.folder_lock import LOCK_FILE, alone_in, holder_of, is_locked
@@ -188,7 +188,12 @@ def failed(folder: RunFolder, error: Exception, *, opens: bool) -> None:
 
 @pytest.mark.parametrize("opens", [False, True])
 @pytest.mark.parametrize(
-    ("error", "lies_in_input"), [(CaptureError("a.png: cut off"), True), (OSError(28, "No space left"), False)]
+    ("error", "lies_in_input"),
+    [
+        (CaptureError("a.png: cut off"), True),
+        (OSError(28, "No space left"), False),
+        (MachineError("ran out of memory"), False),
+    ],
 )
 def test_why_a_run_failed_is_in_its_folder(tmp_path: Path, error: Exception, lies_in_input: bool, opens: bool) -> None:
     failed(RunFolder.chosen(tmp_path / "o", "cup", "a: 1\n", overwrite=False), error, opens=opens)

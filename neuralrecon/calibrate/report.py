@@ -16,7 +16,7 @@ from jaxtyping import Float
 from ..capture import Capture, SensorKind
 from ..capture.points import SparsePoints
 from ..errors import CalibrationError
-from ..files import replacing
+from ..files import read_json, replacing
 from .types import Calibration, SensorChange
 
 _COLUMNS = (
@@ -59,8 +59,8 @@ def recorded_inputs(file: Path) -> str | None:
     if not file.exists():
         return None
     try:
-        return json.loads(file.read_text(encoding="utf-8"))["inputs"]
-    except (ValueError, KeyError, TypeError):
+        return read_json(file)["inputs"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -72,7 +72,7 @@ def read_report(file: Path, capture: Capture, points: SparsePoints) -> Calibrati
     """
     optional = {"residual_before", "residual_after"}
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        told = read_json(file)
         sensors: list[dict[str, Any]] = [
             {key: math.nan if value is None and key not in optional else value for key, value in sensor.items()}
             for sensor in told["sensors"]
@@ -80,13 +80,22 @@ def read_report(file: Path, capture: Capture, points: SparsePoints) -> Calibrati
         return Calibration(
             capture=capture,
             points=points,
-            method=told["method"],
-            sensors=tuple(SensorChange(**sensor) for sensor in sensors),
-            figures={name: math.nan if value is None else value for name, value in told["figures"].items()},
-            warnings=tuple(told["warnings"]),
+            method=str(told["method"]),
+            sensors=tuple(SensorChange(**sensor) for sensor in map(_require_kinds, sensors)),
+            figures={name: math.nan if value is None else float(value) for name, value in told["figures"].items()},
+            warnings=tuple(map(str, told["warnings"])),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise CalibrationError(f"{file}: no readable report of a calibration ({error}); calibrate again") from error
+
+
+def _require_kinds(sensor: dict[str, Any]) -> dict[str, Any]:
+    """That texts are texts, and numbers numbers or absent."""
+    for name, value in sensor.items():
+        wanted = str if name in ("name", "reason") else int | float | None
+        if not isinstance(value, wanted):
+            raise TypeError(f"{name} of a sensor is {value!r}")
+    return sensor
 
 
 def residuals_px(capture: Capture, points: SparsePoints) -> Float[np.ndarray, "observations 2"]:

@@ -17,7 +17,7 @@ from PIL import Image as PILImage
 from ..errors import CalibrationError, CaptureError
 from ..files import replacing
 from ..geometry import Camera, Rigid
-from .description import read_json
+from .description import read_description
 from .entries import Entry
 from .findings import Findings, listed
 from .headers import image_size, opened_depth, opened_image
@@ -52,7 +52,10 @@ def read_bop(path: str | Path, *, obj_id: int | None = None, allow_partial: bool
     """
     root = Path(path)
     findings = Findings(allow_partial)
-    cameras, poses = read_json(root / _CAMERAS, "file of cameras"), read_json(root / _POSES, "file of poses")
+    cameras, poses = (
+        read_description(root / _CAMERAS, "file of cameras"),
+        read_description(root / _POSES, "file of poses"),
+    )
     instances = _instances(poses)
     wanted = _wanted_object(instances, obj_id, root / _POSES, findings)
     views, without = [], []
@@ -123,7 +126,7 @@ def write_bop(capture: Capture, folder: str | Path, *, obj_id: int = 1) -> Path:
 def _instances(poses: Entry) -> dict[int, list[Entry]]:
     """The objects of each image, in the order of the images' numbers."""
     file = poses.where.removesuffix(": the file")
-    if not poses.values or not all(key.isdecimal() for key in poses.values):
+    if not poses.values or not all(key.isdecimal() and len(key) < 10 for key in poses.values):
         raise CalibrationError(f"{file}: has the keys {listed(poses.values)}, want images' numbers; restore the file")
     instances = {}
     for key in sorted(poses.values, key=int):

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from ..errors import CalibrationError, CaptureError
 from .colmap_folders import MODEL_FILES, SIDECAR, image_folder, model_folder, unposed, with_masks
 from .colmap_model import Model, load_model, observed_points, posed, write_model
-from .description import capture_of, described, read_json, relative
+from .description import capture_of, described, read_description, relative
 from .findings import Findings, listed
 from .plain import whole
 from .points import SparsePoints
@@ -132,7 +132,7 @@ def model_points(capture: Capture, folder: Path) -> SparsePoints:
 
 def _restored(model: Model, folder: Path, root: Path | None = None) -> Capture:
     """The capture that was written: the sidecar's, with cameras and poses as the model has them now."""
-    entry = read_json(folder / SIDECAR)
+    entry = read_description(folder / SIDECAR)
     written_root = Path(os.path.normpath(folder.resolve() / entry.text("root")))
     capture = capture_of(entry, root or written_root, "colmap")
     known = posed(model, capture.root, {k: s.sensor_from_rig for k, s in enumerate(capture.sensors, 1)})

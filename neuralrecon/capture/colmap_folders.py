@@ -64,7 +64,7 @@ def unposed(capture: Capture, images: Path) -> list[str]:
     """A line on the images that lie beside those that the model poses."""
     posed = {i.path for i in capture.images}
     suffixes = {*_SUFFIXES, *(p.suffix.lower() for p in posed)}
-    folders = sorted({p.parent for p in posed})
+    folders = sorted({p.parent for p in posed if p.parent.is_dir()})
     there = sorted(p for f in folders for p in f.iterdir() if p.suffix.lower() in suffixes and p not in posed)
     if not there:
         return []

@@ -52,12 +52,20 @@ def load_model(folder: Path) -> Model:
         CalibrationError: they are missing, truncated or contradict each other.
     """
     try:
-        require_whole_model(folder)
         with decoding(folder, "COLMAP model"), _quiet():
+            require_whole_model(folder)
             reconstruction = pycolmap.Reconstruction(str(folder))
+            _require_names(reconstruction)
     except CaptureError as error:
         raise CalibrationError(str(error)) from error
     return Model(folder=folder, reconstruction=reconstruction)
+
+
+def _require_names(reconstruction: pycolmap.Reconstruction) -> None:
+    """That images are called as files can be: pycolmap decodes names only when they are asked for."""
+    for number, image in reconstruction.images.items():
+        if not image.name or "\0" in image.name:
+            raise ValueError(f"image {number} has the name {image.name!r}")
 
 
 def posed(model: Model, base: Path, reference_from_rig: Mapping[int, Rigid] | None = None) -> Capture:

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import CalibrationError, CaptureError
+from ..files import read_json
 from ..geometry import Camera, Rigid
 from .entries import Entry, confined
 from .headers import decoding
 from .types import Capture, Frame, Image, Sensor, SensorKind
 
 _VERSION = 1
-_MAX_BYTES = 64 * 2**20
 
 
-def read_json(file: Path, what: str = "description of the capture") -> Entry:
+def read_description(file: Path, what: str = "description of the capture") -> Entry:
     """The one object of a JSON file.
 
     Raises:
         CaptureError: missing, too large, no JSON, or no object.
     """
     with decoding(file, what):
-        if file.stat().st_size > _MAX_BYTES:
-            raise CaptureError(f"{file}: {file.stat().st_size} bytes, want at most {_MAX_BYTES}; this is no capture")
-        return Entry.of(json.loads(file.read_text(encoding="utf-8")), f"{file}: the file")
+        return Entry.of(read_json(file), f"{file}: the file")
 
 
 def capture_of(entry: Entry, root: Path, layout: str) -> Capture:
@@ -44,7 +43,8 @@ def capture_of(entry: Entry, root: Path, layout: str) -> Capture:
     frames = tuple(_frame(e) for e in entry.entries("frames"))
     _require_unique([s.name for s in sensors], f"{file}: sensors")
     _require_unique([f.name for f in frames], f"{file}: frames")
-    images = tuple(_image(e, root, sensors, frames) for e in entry.entries("images"))
+    sensor_names, frame_names = {s.name for s in sensors}, {f.name for f in frames}
+    images = tuple(_image(e, root, sensor_names, frame_names) for e in entry.entries("images"))
     _require_unique([f"{i.sensor} at {i.frame}" for i in images], f"{file}: images")
     points = entry.text("points", None)
     capture = Capture(
@@ -157,12 +157,9 @@ def _pose(entry: Entry, key: str) -> Rigid:
         raise CalibrationError(f"{entry.where}, {key}: {error}; correct it") from error
 
 
-def _image(entry: Entry, root: Path, sensors: tuple[Sensor, ...], frames: tuple[Frame, ...]) -> Image:
+def _image(entry: Entry, root: Path, sensors: Set[str], frames: Set[str]) -> Image:
     sensor, frame, mask = entry.text("sensor"), entry.text("frame"), entry.text("mask", None)
-    for what, name, known in (
-        ("sensor", sensor, [s.name for s in sensors]),
-        ("frame", frame, [f.name for f in frames]),
-    ):
+    for what, name, known in (("sensor", sensor, sensors), ("frame", frame, frames)):
         if name not in known:
             raise CaptureError(f"{entry.where} has {what!r} = {name!r}, which is none of the {what}s; correct it")
     image = Image(
@@ -190,7 +187,7 @@ def _bounds(entry: Entry) -> tuple[tuple[float, float, float], tuple[float, floa
 
 
 def _require_unique(names: list[str], where: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
     if twice:
         raise CaptureError(f"{where} has more than one entry for {', '.join(twice[:4])}; remove the others")
 

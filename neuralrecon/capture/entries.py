@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import CaptureError
 
 _MISSING: Any = object()
+_LONGEST_KEY = 60
 
 
 @dataclass(slots=True)
@@ -21,7 +22,7 @@ class Entry:
     Take what is wanted by name and type, then call `finish`. A default makes a key optional.
     """
 
-    values: dict[str, Any]
+    values: Mapping[str, Any]
     where: str
     taken: set[str] = field(default_factory=set)
 
@@ -32,7 +33,7 @@ class Entry:
         return Entry(value, where)
 
     def text(self, key: str, default: Any = _MISSING) -> Any:
-        return self._take(key, default, "a text that is not empty", lambda v: isinstance(v, str) and v != "")
+        return self._take(key, default, "a text that is not empty", lambda v: v != "" and _is_text(v))
 
     def flag(self, key: str, default: Any = _MISSING) -> Any:
         return self._take(key, default, "true or false", lambda v: isinstance(v, bool))
@@ -58,7 +59,7 @@ class Entry:
 
     def texts(self, key: str, default: Any = _MISSING) -> Any:
         return self._take(
-            key, default, "a list of texts", lambda v: isinstance(v, list) and all(isinstance(x, str) for x in v)
+            key, default, "a list of texts", lambda v: isinstance(v, list) and all(_is_text(x) for x in v)
         )
 
     def entries(self, key: str) -> Iterator[Entry]:
@@ -69,9 +70,9 @@ class Entry:
     def finish(self) -> None:
         """Refuse keys that nobody asked for: a mistyped optional key must not be silent."""
         for key in self.values.keys() - self.taken:
-            near = get_close_matches(key, self.taken, n=1)
+            near = get_close_matches(key[:_LONGEST_KEY], self.taken, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(self.taken))}"
-            raise CaptureError(f"{self.where} has the unknown key {key!r}; {hint}")
+            raise CaptureError(f"{self.where} has the unknown key {_shown(key)}; {hint}")
 
     def _take(self, key: str, default: Any, want: str, is_right: Any) -> Any:
         self.taken.add(key)
@@ -94,6 +95,11 @@ def confined(text: str, root: Path, where: str) -> Path:
     if not inside or not (root / path).resolve().is_relative_to(root.resolve()):
         raise CaptureError(f"{where} has the path {text!r}, want one relative to and inside of {root}; move the file")
     return root / path
+
+
+def _is_text(value: Any) -> bool:
+    """JSON can say half of a pair of surrogates, which no file's name and no screen takes."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _is_number(value: Any) -> bool:

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from ..errors import CalibrationError, CaptureError
-from .headers import decoding
+from .headers import decoding, own_dataset
 
 _MAX_NUMBERS = 64
 
@@ -24,8 +24,8 @@ def read_small_arrays(path: Path, what: str) -> dict[str, np.ndarray]:
         with decoding(path, what), h5py.File(path, "r") as file:
             return {
                 key: item[()]
-                for key, item in file.items()
-                if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu" and _is_small(item.shape)
+                for key in file.keys()  # noqa: SIM118, whose type says that they are texts
+                if (item := own_dataset(file, key)) is not None and item.dtype.kind in "fiu" and _is_small(item.shape)
             }
     except CaptureError as error:
         raise CalibrationError(str(error)) from error

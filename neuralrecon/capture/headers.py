@@ -5,6 +5,7 @@ Every failure of a decoder becomes a `CaptureError` that names the file.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from PIL import ImageFile
 from ..errors import CaptureError
 
 _FORMATS = ("JPEG", "PNG", "PPM")
-_MAX_PIXELS = 2 * (PILImage.MAX_IMAGE_PIXELS or 89_478_485)
+MAX_PIXELS = 2**26
+_MAX_BLOCK_BYTES = 2**28
 _JPEG_END = b"\xff\xd9"
 _JPEG_TAIL_BYTES = 4096
 _DEPTH_PNG_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -33,6 +35,10 @@ def decoding(path: Path, what: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise CaptureError(f"{path}: {what} is missing; restore the file") from error
+    except MemoryError as error:
+        raise CaptureError(
+            f"{path}: {what} needs more memory than there is; close other programs, or read fewer or smaller images"
+        ) from error
     # Decoders of hostile or damaged bytes raise nearly every type there is (struct.error, SyntaxError, KeyError, ...).
     except Exception as error:
         reason = str(error).strip() or type(error).__name__
@@ -46,11 +52,23 @@ def opened_image(path: Path, what: str) -> Iterator[ImageFile.ImageFile]:
     """A JPEG, PNG or PBM file with its header read; pixels are decoded on demand, errors told by `decoding`.
 
     Raises:
-        CaptureError: also for more than 179 million pixels (Pillow's bound against decompression bombs, which
-            warns from half of that on).
+        CaptureError: also for more than 67 million pixels, which a few kilobytes can claim and which take most of a
+            gigabyte to decode.
     """
-    with decoding(path, what), PILImage.open(path, formats=_FORMATS) as image:
-        yield image
+    # Pillow leaves a file open that it cannot read; this one is closed in any case
+    with decoding(path, what), path.open("rb") as stream:
+        try:
+            image = PILImage.open(stream, formats=_FORMATS)
+        except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as error:
+            raise CaptureError(_too_large(path, what, "more than 10^8")) from error
+        with image:
+            if image.width * image.height > MAX_PIXELS:
+                raise CaptureError(_too_large(path, what, f"{image.width} x {image.height}"))
+            yield image
+
+
+def _too_large(path: Path, what: str, got: str) -> str:
+    return f"{path}: {what} says that it has {got} px, want at most {MAX_PIXELS}; make it smaller"
 
 
 @contextmanager
@@ -61,17 +79,29 @@ def opened_depth(path: Path) -> Iterator[h5py.Dataset]:
         CaptureError: no such file or dataset, truncated, another dtype or rank, or an absurd size.
     """
     with decoding(path, "depth file"), h5py.File(path, "r") as file:
-        depth = file.get("depth")
-        if not isinstance(depth, h5py.Dataset):
+        depth = own_dataset(file, "depth")
+        if depth is None:
             raise CaptureError(f"{path}: no dataset 'depth'; it has {sorted(file.keys())[:8]}; export the depth again")
         if depth.ndim != 2 or depth.dtype != np.uint16:
             raise CaptureError(
                 f"{path}: dataset 'depth' is {depth.dtype} of shape {depth.shape}, want uint16 of [v, u]; "
                 "export the sensor's raw integers"
             )
-        if not 0 < depth.shape[0] * depth.shape[1] <= _MAX_PIXELS:
-            raise CaptureError(f"{path}: dataset 'depth' has shape {depth.shape}, want 1 to {_MAX_PIXELS} pixels")
+        if not 0 < depth.shape[0] * depth.shape[1] <= MAX_PIXELS:
+            raise CaptureError(f"{path}: dataset 'depth' has shape {depth.shape}, want 1 to {MAX_PIXELS} pixels")
         yield depth
+
+
+def own_dataset(file: h5py.File, key: str) -> h5py.Dataset | None:
+    """A dataset whose numbers lie in the file itself, in blocks that may be unpacked; None if there is none so called.
+
+    A file can also name datasets and raw bytes of other files, which nobody who hands on a capture means.
+    """
+    item = file[key] if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
+    if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
+        return None
+    blocks = math.prod(item.chunks or (0,)) * item.dtype.itemsize
+    return item if blocks <= _MAX_BLOCK_BYTES else None
 
 
 def image_size(path: Path, what: str = "image") -> tuple[int, int]:

@@ -10,7 +10,7 @@ import scipy.linalg
 import torch
 
 from ..errors import CalibrationError, CaptureError
-from ..files import replacing, write_npz
+from ..files import read_npz, replacing, write_npz
 from ..geometry import Camera, Rigid
 from .findings import Findings, listed
 from .headers import decoding, image_size, opened_image
@@ -134,13 +134,12 @@ def write_idr(capture: Capture, folder: str | Path) -> Path:
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
+    def is_matrix(key: str) -> bool:
+        return key.startswith(("world_mat_", "scale_mat_"))
+
     try:
-        with decoding(file, "camera file"), file.open("rb") as stream, np.load(stream, allow_pickle=False) as npz:
-            keys = [key for key in npz.files if key.startswith(("world_mat_", "scale_mat_"))]
-            large = [key for key in keys if npz.zip.getinfo(f"{key}.npy").file_size > _MAX_MATRIX_BYTES]
-            if large:
-                raise CaptureError(f"{file}: {large[0]} is far larger than a 4 x 4 matrix; export the cameras again")
-            return {key: npz[key] for key in keys}
+        with decoding(file, "camera file"):
+            return read_npz(file, is_matrix, most_bytes=_MAX_MATRIX_BYTES)
     except CaptureError as error:
         raise CalibrationError(str(error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -74,7 +75,7 @@ def _lines(file: Path) -> list[tuple[int, list[str]]]:
         raise CalibrationError(
             f"{file}: the first line says {' '.join(first)!r} images, {len(rest)} lines follow; restore the file"
         )
-    twice = sorted({w[0] for _, w in rest if sum(w[0] == other[0] for _, other in rest) > 1})
+    twice = sorted(name for name, n in Counter(words[0] for _, words in rest).items() if n > 1)
     if twice:
         raise CalibrationError(f"{file}: has more than one line for {', '.join(twice[:4])}; remove the others")
     return rest

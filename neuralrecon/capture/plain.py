@@ -29,7 +29,7 @@ from pathlib import Path
 
 from ..errors import CaptureError
 from ..files import replacing
-from .description import capture_of, described, read_json
+from .description import capture_of, described, read_description
 from .findings import Findings
 from .headers import depth_size, image_size
 from .types import Capture, Image, Sensor, SensorKind
@@ -51,7 +51,7 @@ def read_plain(path: str | Path, *, allow_partial: bool = False) -> Capture:
     root = Path(path)
     file = root / CAPTURE_FILE
     findings = Findings(allow_partial)
-    capture = whole(capture_of(read_json(file), root, "plain"), file, findings)
+    capture = whole(capture_of(read_description(file), root, "plain"), file, findings)
     if not (capture.depth_is_masked or capture.images_of(SensorKind.color)):
         findings.broken(
             CaptureError(

@@ -48,10 +48,13 @@ def read_points(capture: Capture) -> SparsePoints | None:
         from .colmap import model_points
 
         return model_points(capture, path)
-    import trimesh  # Heavy, and only this branch needs it.
+    # trimesh is heavy, and only this branch needs it.
+    import trimesh
+
+    from .mesh_files import load_geometry
 
     with decoding(path, "file of points"):
-        cloud = trimesh.load(path, process=False)
+        cloud = load_geometry(path, process=False)
         if not isinstance(cloud, trimesh.PointCloud):
             raise CaptureError(f"{path}: holds {type(cloud).__name__}, want points alone; export them as a PLY file")
         xyz = np.asarray(cloud.vertices, dtype=np.float64)

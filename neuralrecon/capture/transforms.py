@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import ChainMap
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from ..errors import CalibrationError, CaptureError
 from ..files import replacing
 from ..geometry import Camera, Rigid
-from .description import read_json, relative
+from .description import read_description, relative
 from .entries import Entry, confined
 from .findings import Findings
 from .headers import image_size, opened_image
@@ -60,12 +61,12 @@ def read_transforms(path: str | Path, *, allow_partial: bool = False) -> Capture
     if file is None:
         raise CalibrationError(f"{root}: neither {' nor '.join(_FILES)} is there; restore one")
     findings = Findings(allow_partial)
-    top = read_json(file, "file of poses")
+    top = read_description(file, "file of poses")
     entries = list(top.entries("frames"))
     photographs = [_photograph(entry, root) for entry in entries]
-    views = []
+    views, shared = [], dict(top.values)
     for entry, photograph, name in zip(entries, photographs, distinct_names(photographs, root), strict=True):
-        entry.values = {**top.values, **entry.values}
+        entry.values = ChainMap(dict(entry.values), shared)
         try:
             views.append(_view(entry, photograph, name, root))
         except CaptureError as error:

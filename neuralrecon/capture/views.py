@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,18 +51,20 @@ def sensors_of(
     sensors: dict[tuple[Camera, float | None], Sensor] = {}
     frames: list[Frame] = []
     images: list[Image] = []
+    n_sensors: Counter[SensorKind] = Counter()
 
     def sensor(camera: Camera, metres_per_unit: float | None) -> str:
         kind, word = (SensorKind.color, "camera") if metres_per_unit is None else (SensorKind.depth, "depth")
-        n_before = sum(s.kind == kind for s in sensors.values())
-        new = Sensor(
-            name=f"{word}{n_before}",
-            kind=kind,
-            camera=camera,
-            sensor_from_rig=Rigid.identity(),
-            metres_per_unit=metres_per_unit,
-        )
-        return sensors.setdefault((camera, metres_per_unit), new).name
+        if (camera, metres_per_unit) not in sensors:
+            sensors[camera, metres_per_unit] = Sensor(
+                name=f"{word}{n_sensors[kind]}",
+                kind=kind,
+                camera=camera,
+                sensor_from_rig=Rigid.identity(),
+                metres_per_unit=metres_per_unit,
+            )
+            n_sensors[kind] += 1
+        return sensors[camera, metres_per_unit].name
 
     for view in views:
         n_before = len(images)

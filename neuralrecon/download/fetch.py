@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..errors import DamagedArchiveError, DownloadError
-from ..files import replacing
+from ..files import read_json, replacing
 from .lockfile import Recorded
 from .progress import Progress
 from .room import GB, check_room
@@ -32,7 +33,7 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Half:
+class Half:
     """The bytes of one address that are there so far, and beside them which version of the file they are of."""
 
     path: Path
@@ -41,13 +42,14 @@ class _Half:
     size: int | None = None
 
     @classmethod
-    def of(cls, packed: Path, url: str) -> _Half:
+    def of(cls, packed: Path, url: str) -> Half:
         """What an earlier try left. Each address has its own, so that no two servers' files are ever spliced."""
         half = cls(path=packed.with_name(f"{packed.stem}.{zlib.crc32(url.encode()):08x}.part"), url=url)
         try:
-            noted = json.loads(half._note.read_text())
-            half = replace(half, validator=str(noted["validator"]), size=noted["size"])
-        except (OSError, ValueError, KeyError, TypeError):
+            noted = read_json(half._note)
+            size = noted["size"]
+            half = replace(half, validator=str(noted["validator"]), size=None if size is None else int(size))
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             half.drop()  # nothing says what its bytes are of
         return half
 
@@ -60,10 +62,10 @@ class _Half:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def drop(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
+        for path in (self.path, self._note):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
-    def begun(self, answer: Answer) -> _Half:
+    def begun(self, answer: Answer) -> Half:
         """A new, empty one for this answer; the note comes before the first byte."""
         self.drop()
         half = replace(self, validator=answer.validator, size=answer.size)
@@ -140,9 +142,9 @@ def fetch(
 def _from(url: str, archive: Archive, config: DownloadConfig, recorded: Recorded | None, progress: Progress) -> Fetched:
     """The archive from one address, asked again and again."""
     packed, n_breaks, n_vain, most = archive.packed(config.data), 0, 0, 0
-    n_breaks += _Half.of(packed, url).n_bytes > 0
+    n_breaks += Half.of(packed, url).n_bytes > 0
     while True:
-        half = _Half.of(packed, url)
+        half = Half.of(packed, url)
         try:
             if half.size is None or half.n_bytes != half.size:
                 half = _one_try(half, archive, config, recorded, progress)
@@ -165,8 +167,8 @@ def _from(url: str, archive: Archive, config: DownloadConfig, recorded: Recorded
 
 
 def _one_try(
-    half: _Half, archive: Archive, config: DownloadConfig, recorded: Recorded | None, progress: Progress
-) -> _Half:
+    half: Half, archive: Archive, config: DownloadConfig, recorded: Recorded | None, progress: Progress
+) -> Half:
     """Ask once and keep what comes; returns only when the file is whole."""
     limit = int(config.limits.archive_gb * GB)
     with asked(half.url, config.http, start=half.n_bytes, validator=half.validator) as answer:
@@ -200,7 +202,7 @@ def _too_large(url: str, got: str, config: DownloadConfig) -> str:
     return f"{url}: {got}, want {config.limits.archive_gb:g} GB at most; raise limits.archive_gb if you trust it"
 
 
-def _finish(half: _Half, packed: Path) -> None:
+def _finish(half: Half, packed: Path) -> None:
     """The half takes the archive's name."""
     with half.path.open("rb+") as file:
         os.fsync(file.fileno())

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import DownloadError
-from ..files import replacing
+from ..files import read_json, replacing
 
 LOCK_FILE = "download.lock.json"
 
@@ -50,9 +50,9 @@ class LockFile:
         if not self.path.exists():
             return
         try:
-            entries = json.loads(self.path.read_text())["archives"]
+            entries = read_json(self.path)["archives"]
             self._archives = {key: _entry(entry) for key, entry in entries.items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DownloadError(
                 f"{self.path}: not readable as a lock file ({type(error).__name__}: {error}), want "
                 '{"archives": {NAME: {"url", "size", "sha256"}}}; restore it, or delete it to trust what servers have'

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DownloadError
-from ..files import flush, replacing
+from ..files import flush, read_json, replacing
 
 MARKER = ".downloaded.json"
 
@@ -31,9 +31,9 @@ def finished_parts(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        parts = json.loads(path.read_text())["parts"]
+        parts = read_json(path)["parts"]
         return {part: dict(note) | {"archive_is_kept": bool(note["archive_is_kept"])} for part, note in parts.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DownloadError(
             f'{path}: not readable ({type(error).__name__}: {error}), want {{"parts": {{NAME: …}}}}; '
             "delete it to have the object's parts fetched again"

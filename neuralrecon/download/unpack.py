@@ -56,6 +56,8 @@ def unpack(
     Example:
         >>> unpack(Path("rgbd.tgz"), Path("new"), "003_cracker_box").n_files  # doctest: +SKIP
     """
+    if not path.is_file():
+        raise DamagedArchiveError(f"{path}: no such file, want a .tgz; {_ANEW}")
     limits = limits or LimitsConfig()
     into.mkdir(parents=True)
     with path.open("rb") as file:
@@ -79,11 +81,18 @@ def unpack(
 
 
 def _check_magic(file: IO[bytes], path: Path) -> None:
-    start = file.read(512)
-    file.seek(0)
+    try:
+        start = file.read(512)
+        file.seek(0)
+    except OSError as error:
+        raise _unreadable_disk(path, error) from error
     if not start.startswith(b"\x1f\x8b"):
         what = f"starts with {start[:40]!r}" if start else "is empty"
         raise DamagedArchiveError(f"{path}: {what}, want a gzip file (.tgz); the server sent something else; {_ANEW}")
+
+
+def _unreadable_disk(path: Path, error: OSError) -> DownloadError:
+    return DownloadError(f"{path}: cannot be read ({error}); look after the disk and run again")
 
 
 def _write(
@@ -187,6 +196,8 @@ class _Stream(io.RawIOBase):
             raise DamagedArchiveError(f"{self.path}: is cut off at {self._position} unpacked bytes; {_ANEW}") from None
         except (gzip.BadGzipFile, zlib.error) as error:
             raise DamagedArchiveError(f"{self.path}: damaged near byte {self._position} ({error}); {_ANEW}") from None
+        except OSError as error:
+            raise _unreadable_disk(self.path, error) from error
         self._position += len(data)
         if self._position > self._most:
             raise ArchiveError(self._bound)

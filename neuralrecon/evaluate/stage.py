@@ -12,6 +12,7 @@ from typing import Any
 import trimesh
 
 from ..capture import Capture, SensorKind
+from ..capture.mesh_files import load_mesh
 from ..errors import MeshError
 from ..files import replacing
 from ..label import views_of
@@ -50,20 +51,18 @@ def evaluate_files(
 
 
 def read_mesh(path: Path) -> trimesh.Trimesh:
-    """Any format that trimesh reads, as one mesh with vertices at the same place merged.
+    """PLY, OBJ, GLB, STL or OFF as one mesh with vertices at the same place merged, without textures.
 
     Raises:
         MeshError: missing, unreadable, or without faces.
     """
     if not path.is_file():
         raise MeshError(f"{path}: no such file; give a mesh as PLY, OBJ, GLB or STL")
+    mesh = load_mesh(path, skip_materials=True)
     try:
-        mesh = trimesh.load(path, force="mesh")
-    except Exception as error:  # trimesh's readers raise whatever a broken file provokes
-        raise MeshError(f"{path}: not readable as a mesh ({error}); give PLY, OBJ, GLB or STL") from error
-    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
-        raise MeshError(f"{path}: holds no faces; a point cloud cannot be evaluated")
-    mesh.merge_vertices(merge_tex=True, merge_norm=True)
+        mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    except (ArithmeticError, LookupError, ValueError) as error:  # of texture coordinates or normals out of bounds
+        raise MeshError(f"{path}: its vertices cannot be told apart ({error}); export the mesh again") from error
     return mesh
 
 

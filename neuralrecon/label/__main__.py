@@ -11,8 +11,9 @@ import numpy as np
 
 from ..capture import read_capture
 from ..config import Command, part_of
-from ..errors import ConfigError
+from ..errors import CaptureError, ConfigError
 from ..evaluate import read_mesh
+from ..files import read_npz
 from ..train.run_folder import (
     EVIDENCE_FILE,
     INLIER_FOLDER,
@@ -71,7 +72,7 @@ def main(config: LabelCommand) -> float:
         part_of(config, LabelConfig),
         name=name,
         capture=capture,
-        evidence=_evidence(config.run, len(mesh.vertices)),
+        evidence=run_evidence(config.run, len(mesh.vertices)),
         inlier_folder=inliers if inliers is not None and inliers.is_dir() else None,
         seed=config.seed,
     )
@@ -79,12 +80,22 @@ def main(config: LabelCommand) -> float:
     return summary.occupied_share
 
 
-def _evidence(run: Path | None, n_vertices: int) -> np.ndarray | None:
-    """What the run knew of its own mesh, None of one that was extracted anew with other vertices."""
-    if run is None or not (run / EVIDENCE_FILE).is_file():
+def run_evidence(run: Path | None, n_vertices: int) -> np.ndarray | None:
+    """What the run knew of its own mesh, None of one that was extracted anew with other vertices.
+
+    Raises:
+        CaptureError: the file is damaged.
+    """
+    if run is None or not (run / EVIDENCE_FILE).exists():
         return None
-    with np.load(run / EVIDENCE_FILE) as told:
-        evidence = told["evidence"]
+    try:
+        evidence = read_npz(run / EVIDENCE_FILE)["evidence"]
+        if evidence.dtype != np.bool_ or evidence.ndim != 1:
+            raise ValueError(f"{evidence.dtype} of shape {evidence.shape}, want one bool a vertex")
+    except (OSError, ValueError, LookupError) as error:
+        raise CaptureError(
+            f"{run / EVIDENCE_FILE}: not readable ({error}); remove it, and observed goes by sight alone"
+        ) from error
     if len(evidence) != n_vertices:
         log.warning("%s is of another mesh: observed goes by sight alone", run / EVIDENCE_FILE)
         return None

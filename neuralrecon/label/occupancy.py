@@ -10,7 +10,8 @@ import numpy as np
 import trimesh
 from jaxtyping import Bool, Float32
 
-from ..files import write_npz
+from ..errors import CaptureError
+from ..files import read_npz, write_npz
 from .observed import Sight
 from .sampling import in_box, near_surface, padded_bounds
 from .solid import Solid
@@ -22,6 +23,17 @@ class Sampling(StrEnum):
     uniform = "uniform"
     near_surface = "near_surface"
     mixed = "mixed"
+
+
+# Type and shape of each array in a file; None is the number of points.
+_STORED: dict[str, tuple[str, tuple[int | None, ...]]] = {
+    "points_in_world": ("float32", (None, 3)),
+    "occupancy": ("bool", (None,)),
+    "sdf_m": ("float32", (None,)),
+    "near_surface": ("bool", (None,)),
+    "sigma_m": ("float64", ()),
+    "observed": ("bool", (None,)),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +58,22 @@ class OccupancyLabels:
 
     @staticmethod
     def load(path: Path) -> OccupancyLabels:
-        with np.load(path) as arrays:
-            values = {name: arrays[name] for name in arrays.files}
-        return OccupancyLabels(**{**values, "sigma_m": float(values["sigma_m"])})
+        """What `save` wrote.
+
+        Raises:
+            CaptureError: the file is missing or damaged, or holds other arrays.
+        """
+        try:
+            values = read_npz(path)
+            n_points = len(np.atleast_1d(values["points_in_world"]))
+            for name, (kind, shape) in _STORED.items():
+                found = values.get(name) if name == "observed" else values[name]
+                want = tuple(n_points if side is None else side for side in shape)
+                if found is not None and (found.dtype != kind or found.shape != want):
+                    raise ValueError(f"{name} is {found.dtype} of shape {found.shape}, want {kind} of {want}")
+            return OccupancyLabels(**{**values, "sigma_m": float(values["sigma_m"])})
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise CaptureError(f"{path}: not readable as labels ({error}); write them anew") from error
 
 
 def label_occupancy(

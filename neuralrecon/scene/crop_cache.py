@@ -17,13 +17,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..capture import Capture, Image
 from ..capture.pixels import camera_of, read_color, read_mask
 from ..errors import ConfigError
-from ..files import replacing
+from ..files import read_json, replacing
 from .crops import Box, Crop, Store, cut_mask, laid_out
 from .parallel import in_parallel
 
@@ -62,17 +63,14 @@ class CropFile:
     def described(file: Path) -> CropFile | None:
         """Of a description; None if it, or the file, is not as we write them."""
         try:
-            told = json.loads(file.read_text())
+            told = read_json(file)
             if told["version"] != _VERSION:
                 raise ValueError("of another version")
-            sources = tuple(
-                Source(**source | {"state": tuple(source["state"]), "box": tuple(source["box"])})
-                for source in told["sources"]
-            )
+            sources = tuple(map(_source_of, told["sources"]))
             found = CropFile(path=file.with_suffix(".bin"), sources=sources)
             if found.path.stat().st_size != found.n_bytes:
                 raise ValueError(f"{found.path.name} has another size")
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("%s: describes no crops that are there (%s); they are read again", file, error)
             return None
         return found
@@ -114,7 +112,7 @@ class CropFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Left:
+class Left:
     """A crop that an earlier run has finished."""
 
     file: CropFile
@@ -132,7 +130,7 @@ def crops_on_disk(
         CaptureError: a file that cannot be read.
         ConfigError: the crops need more disk than `limit_gb`, or than there is. Nothing is written then.
     """
-    left = _left_in(folder)
+    left = crops_left_in(folder)
 
     def outline(image: Image) -> tuple[Source, np.ndarray | None]:
         """What is known of an image, or its mask cut to the object."""
@@ -170,14 +168,31 @@ def crops_on_disk(
     return file.mapped(), crops
 
 
-def _left_in(folder: Path) -> dict[str, _Left]:
+def crops_left_in(folder: Path) -> dict[str, Left]:
+    """By their keys; descriptions that are damaged count for nothing."""
     found = {}
     for file in filter(None, map(CropFile.described, sorted(folder.glob("crops-*.json")))):
         n_pixels = file.n_pixels
         for source, crop in zip(file.sources, file.crops, strict=True):
             if source.checksum:
-                found[source.key] = _Left(file=file, source=source, crop=crop, n_pixels=n_pixels)
+                found[source.key] = Left(file=file, source=source, crop=crop, n_pixels=n_pixels)
     return found
+
+
+def _source_of(told: dict[str, Any]) -> Source:
+    """Of a description.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is none of ours.
+    """
+    source = Source(**{**told, "state": tuple(told["state"]), "box": tuple(told["box"])})
+    texts, numbers = (source.key, source.digest, source.checksum), (*source.state, *source.box)
+    if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
+        raise TypeError(f"{source} has values of other kinds")
+    u0, v0, u1, v1 = source.box
+    if not (0 <= u0 < u1 and 0 <= v0 < v1):
+        raise ValueError(f"the box {source.box} is empty")
+    return source
 
 
 def _make_room(file: CropFile, limit_gb: float) -> None:
@@ -197,7 +212,7 @@ def _make_room(file: CropFile, limit_gb: float) -> None:
         stream.truncate(file.n_bytes)
 
 
-def _fill_all(file: CropFile, left: dict[str, _Left], filled: Iterator[Source]) -> None:
+def _fill_all(file: CropFile, left: dict[str, Left], filled: Iterator[Source]) -> None:
     """Note in the description what is finished, now and then and at the end."""
     here = {key for key, crop in left.items() if crop.file.path == file.path}
     sources = [source if source.key in here else replace(source, checksum="") for source in file.sources]

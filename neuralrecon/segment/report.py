@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..errors import CaptureError
-from ..files import replacing
+from ..files import read_json, replacing
 from ..geometry import Rigid
 from .consistency import ViewConsistency
 
@@ -70,7 +70,7 @@ def read_report(folder: str | Path) -> SegmentReport:
     """
     file = Path(folder) / REPORT_FILE
     try:
-        described = json.loads(file.read_text(encoding="utf-8"))
+        described = read_json(file)
         move = described["table_from_capture_world"]
         low, high = described["bounds"]
         return SegmentReport(
@@ -81,7 +81,7 @@ def read_report(folder: str | Path) -> SegmentReport:
             masks=described["masks"],
             views=tuple(ViewConsistency(**view) for view in described["views"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise CaptureError(
             f"{file}: no readable report of outlines ({error}); remove the file, or make it again"
         ) from error

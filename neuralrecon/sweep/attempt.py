@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..files import read_json
 from ..train.run_folder import FAILURE_FILE, SUMMARY_FILE
 from .jobs import Job
 from .outcome import LOGS, RUNS, Outcome, Status, write_outcome
@@ -100,7 +100,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _outcome(task: Task, code: int) -> Outcome:
     folder, name = task.out / RUNS / task.job.name, task.job.name
     if code == 0:
-        told = json.loads((folder / SUMMARY_FILE).read_text())["verdict"]
+        told = read_json(folder / SUMMARY_FILE)["verdict"]
         return Outcome(
             name=name, status=Status(told["status"]), reasons=tuple(told["reasons"]), figures=told["figures"]
         )
@@ -109,7 +109,7 @@ def _outcome(task: Task, code: int) -> Outcome:
         hint = "; out of memory is the usual cause" if which == "SIGKILL" else ""
         return _failed(task, f"its process was ended by {which}, {task.retries + 1} times{hint}", error="Killed")
     if code == 1 and (folder / FAILURE_FILE).is_file():
-        told = json.loads((folder / FAILURE_FILE).read_text())
+        told = read_json(folder / FAILURE_FILE)
         return _failed(
             task, told["message"], error=told["error"], stage=told["stage"], lies_in_input=told["lies_in_input"]
         )

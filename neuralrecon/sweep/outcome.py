@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..files import replacing
+from ..files import read_json, replacing
 from ..train.verdict import Status as Status
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def read_outcomes(out: Path) -> dict[str, Outcome]:
         if path.name.startswith("."):
             continue  # half of one that a kill has left
         try:
-            outcome = _outcome(json.loads(path.read_text()))
+            outcome = _outcome(read_json(path))
         except (OSError, ValueError, TypeError, KeyError) as error:
             log.warning("%s: unreadable (%s); that object is done again", path, error)
         else:

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from ..errors import ConfigError, SweepError
-from ..files import replacing
+from ..files import read_json, replacing
 from ..train.folder_lock import LOCK_FILE, alone_in
 from ..train.interrupts import interrupts
 from .attempt import Task
@@ -86,8 +86,8 @@ def names_in(out: Path) -> dict[str, list[str]]:
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(path.read_text())["objects"])
-    except (ValueError, KeyError, TypeError) as error:
+        return dict(read_json(path)["objects"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path}: not a sweep's list of objects ({error}); delete it and give the sweep again"
         ) from error

@@ -1,26 +1,29 @@
 """Fits on disk: one safetensors file, written whole, with everything that `Fit` and a resumed training need.
 
-While a fit is not finished the checkpoint before the last one stays beside it, and is taken if the last is damaged.
+While a fit is not finished the checkpoint before the last one stays beside it, and is taken if the last is damaged. The
+file carries a checksum of all that is in it: a byte that has changed on the disk is told, and not trained on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import math
 import os
 import shutil
-import zlib
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from ..errors import ConfigError, FitError
+from ..errors import ConfigError, FitError, MachineError
 from ..fields import FieldConfig, SurfaceModel
 from ..files import flush, replacing
 from ..geometry import Box, Similarity
@@ -30,7 +33,14 @@ from .fit_types import Fit, FitConfig
 log = logging.getLogger(__name__)
 
 FIT_FILE, PREVIOUS_FILE = "fit.safetensors", "fit.previous.safetensors"
-_VERSION = 3
+_VERSION = 4
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("blur", "half_width", "world_per_mm", "scale"), float),
+    **dict.fromkeys(("step", "n_sensors", "n_stops"), int),
+    "name": str,
+    "is_metric": bool,
+}
+_OF_FOREIGN_FACTS = (LookupError, AttributeError, TypeError, RuntimeError, ValueError, ArithmeticError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +56,9 @@ def save_fit(fit: Fit, folder: Path, training: TrainingState | None = None) -> P
     """Write `fit` (and, if it is not finished, what continues it) to `folder`/fit.safetensors; then it is on the disk.
 
     The file that was there becomes fit.previous.safetensors; after a finished fit there is none.
+
+    Raises:
+        MachineError: it cannot be written; what was there before still is.
     """
     tensors = {f"model.{name}": value.detach() for name, value in fit.model.state_dict().items()}
     tensors["occupancy.sdf"] = fit.occupancy.sdf
@@ -72,20 +85,32 @@ def save_fit(fit: Fit, folder: Path, training: TrainingState | None = None) -> P
         tensors |= {f"moments.{name}": value for name, value in training.moments.items()}
         tensors["generator"] = training.generator
         facts["seed"] = training.seed
-    here = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    path, previous = folder / FIT_FILE, folder / PREVIOUS_FILE
-    keeps = training is not None and path.exists()
-    # The one before gets its name last: until the new one has its own, a damaged last one may be all that is beside it.
-    with replacing(previous) if keeps else nullcontext() as older:
-        if older is not None:
-            _second_name(path, older)
-        with replacing(path) as temporary:
-            save_file(here, temporary, metadata={"facts": json.dumps(facts | {"crc32": _checksum(facts, here)})})
-            flush(temporary)
-    flush(folder)
-    if training is None:
-        previous.unlink(missing_ok=True)
-    return path
+    _write(facts, {k: v.cpu().contiguous() for k, v in tensors.items()}, folder, keeps=training is not None)
+    return folder / FIT_FILE
+
+
+def _write(facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, *, keeps: bool) -> None:
+    """`keeps`: whether the file that is there stays, as the one before."""
+    path, previous, told = folder / FIT_FILE, folder / PREVIOUS_FILE, json.dumps(facts)
+    # save_file would write to a temporary file of its own, which a kill leaves behind under a random name
+    content = save(tensors, metadata_of(told, tensors))
+    try:
+        for rest in folder.glob(f".{path.stem}.*{path.suffix}"):
+            rest.unlink(missing_ok=True)  # of a process that was killed while it wrote
+        # The one before gets its name last: until the new one has its own, the last may be a damaged one.
+        with replacing(previous) if keeps and path.exists() else nullcontext() as older:
+            if older is not None:
+                _second_name(path, older)
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
+        flush(folder)
+        if not keeps:
+            previous.unlink(missing_ok=True)
+    except OSError as error:
+        raise MachineError(
+            f"{path}: the checkpoint cannot be written ({error}), the one before it is still there; make room on the "
+            "disk and give the same command again: it goes on from there"
+        ) from error
 
 
 def _second_name(path: Path, other: Path) -> None:
@@ -93,14 +118,6 @@ def _second_name(path: Path, other: Path) -> None:
         os.link(path, other)
     except OSError:  # a file system without links
         shutil.copyfile(path, other)
-
-
-def _checksum(facts: Mapping[str, object], tensors: Mapping[str, Tensor]) -> int:
-    """Of everything in the file: safetensors itself does not see a flipped bit."""
-    found = zlib.crc32(json.dumps(facts, sort_keys=True).encode())
-    for name in sorted(tensors):
-        found = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), zlib.crc32(name.encode(), found))
-    return found
 
 
 def has_fit(folder: Path) -> bool:
@@ -138,25 +155,42 @@ def load_training(folder: Path) -> tuple[Fit, TrainingState | None]:
 def _read(path: Path) -> tuple[Fit, TrainingState | None]:
     try:
         with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-            if facts.get("version") != _VERSION:
-                found = facts.get("version", "none")
-                raise FitError(f"{path}: a fit of version {_VERSION} is needed, this has {found}; train it anew")
+            metadata = file.metadata() or {}
+            told, _, checksum = metadata.get("facts", "{}").partition("\n")
+            facts = json.loads(told)
+            version = facts.get("version", "none")
+            if version != _VERSION:
+                raise FitError(f"{path}: a fit of version {_VERSION} is needed, this has {version}; train it anew")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
-        if (told := facts.pop("crc32", None)) is not None and told != _checksum(facts, tensors):
-            raise FitError(f"{path}: not a fit of ours, or damaged (its checksum differs); train it anew")
+        if checksum != _checksum(told, tensors):
+            raise FitError(f"{path}: not a fit of ours, or damaged (its checksum differs); delete it, train it anew")
         return _fit_of(facts, tensors)
-    except (SafetensorError, OSError, LookupError, AttributeError, TypeError, RuntimeError) as error:
-        raise FitError(f"{path}: not a fit of ours, or damaged ({error}); train it anew") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, ConfigError) as error:
-        raise FitError(f"{path}: not a fit of ours, or damaged ({error}); train it anew") from error
+    except FitError:
+        raise
+    except (SafetensorError, OSError, *_OF_FOREIGN_FACTS) as error:
+        raise FitError(f"{path}: not a fit of ours, or damaged ({error}); delete it, train it anew") from error
 
 
-def _fit_of(facts: dict, tensors: dict[str, Tensor]) -> tuple[Fit, TrainingState | None]:
-    known = dict(facts["config"])
-    config = FitConfig(field=FieldConfig(**known.pop("field")), **known)
-    model = SurfaceModel(config.field, facts["n_sensors"], facts["n_stops"], torch.Generator())
-    model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+def metadata_of(told: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The facts' text and, on a line of its own, the checksum: of several entries safetensors makes up the order."""
+    return {"facts": f"{told}\n{_checksum(told, tensors)}"}
+
+
+def _checksum(told: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of the facts and of every tensor's name, type, shape and bytes."""
+    found = hashlib.blake2b(told.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _fit_of(facts: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Fit, TrainingState | None]:
+    kinds = _KINDS if facts["floor_m"] is None else {**_KINDS, "floor_m": float}
+    _require_kinds(facts, kinds if "seed" not in facts else {**kinds, "seed": int}, "facts")
+    config = _config_of(facts["config"])
+    model = _model_of(config.field, facts["n_sensors"], facts["n_stops"], tensors)
     low, high = tensors["world.box"]
     fit = Fit(
         name=facts["name"],
@@ -179,3 +213,42 @@ def _fit_of(facts: dict, tensors: dict[str, Tensor]) -> tuple[Fit, TrainingState
         return fit, None
     moments = {k.removeprefix("moments."): v for k, v in tensors.items() if k.startswith("moments.")}
     return fit, TrainingState(moments=moments, generator=tensors["generator"], seed=facts["seed"])
+
+
+def _config_of(told: dict[str, Any]) -> FitConfig:
+    known = dict(told)
+    field = dict(known.pop("field"))
+    for values, kind in ((field, FieldConfig), (known, FitConfig)):
+        hints = get_type_hints(kind)
+        _require_kinds(values, {f.name: hints[f.name] for f in fields(kind) if f.name != "field"}, "config")
+    try:
+        return FitConfig(field=FieldConfig(**field), **known)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+def _require_kinds(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
+    """JSON has one kind of number, and texts where numbers should be would be found out late."""
+    for name, kind in kinds.items():
+        value = values[name]
+        right = type(value) is kind or (kind is float and type(value) is int)
+        if not right or (kind is float and not math.isfinite(value)):
+            raise ValueError(f"{name} in its {where} is {value!r}, want {kind.__name__}")
+
+
+def _model_of(config: FieldConfig, n_sensors: int, n_stops: int, tensors: dict[str, Tensor]) -> SurfaceModel:
+    """The model, made only if its tables are as large as those that are there: facts can claim any size."""
+    state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    wanted = {
+        "sdf_table": config.sdf_grid.n_entries,
+        "color_table": config.color_grid.n_entries,
+        "sdf_hidden.bias": config.hidden,
+        "sensors.log_gain": n_sensors,
+        "sensors.stop": n_stops,
+    }
+    for name, n_rows in wanted.items():
+        if len(state[name]) != n_rows:
+            raise ValueError(f"{name} has {len(state[name])} rows, its facts say {n_rows}")
+    model = SurfaceModel(config, n_sensors, n_stops, torch.Generator())
+    model.load_state_dict(state)
+    return model

@@ -21,6 +21,7 @@ from .checkpoint import FIT_FILE, TrainingState, has_fit, load_training, save_fi
 from .fit_types import Device, Fit, FitConfig, device_of
 from .interrupts import Interrupts
 from .optimizer import Optimizer
+from .out_of_memory import telling_memory
 from .patches import Views
 from .progress import SCALARS_FILE, Progress
 from .questions import Questions, Unseen
@@ -34,6 +35,7 @@ _KEPT_VIEWS, _FREE_BEYOND_MM = 40, 2.0
 _DENSE_PER_MM2, _ALONE = 6.0, 4.0
 
 
+@telling_memory
 def fit(
     scene: Scene,
     config: FitConfig | None = None,
@@ -55,7 +57,8 @@ def fit(
 
     Raises:
         ConfigError: the device is not there.
-        FitError: the loss is no longer finite.
+        FitError: the loss is no longer finite, or a checkpoint cannot be read.
+        MachineError: memory runs out, or a checkpoint cannot be written.
         StoppedError: a signal asked for the end.
 
     Example:

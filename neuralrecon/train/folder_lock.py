@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..files import read_json
 
 _log = logging.getLogger(__name__)
 
@@ -56,9 +57,9 @@ def alone_in(folder: Path, *, patience_s: float | None = None) -> Iterator[None]
 def holder_of(folder: Path) -> Holder | None:
     """Who works in a folder, or was killed there; None if nobody."""
     try:
-        told = json.loads((folder / LOCK_FILE).read_text())
+        told = read_json(folder / LOCK_FILE)
         return Holder(pid=int(told["pid"]), host=str(told["host"]), since=str(told["since"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
 
 

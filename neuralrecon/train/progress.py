@@ -100,10 +100,7 @@ class Progress:
         """Append the rows since the last flush to the CSV file; rows that a resumed fit repeats are dropped first."""
         if self.path is None or not self.rows:
             return
-        kept: list[dict[str, str]] = []
-        if self.path.exists() and self.first_step > 0:
-            with self.path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if int(float(row["step"])) < self.rows[0]["step"]]
+        kept = rows_before(int(self.rows[0]["step"]), self.path) if self.first_step > 0 else []
         # a term that sets in later has a column too, empty before
         names = list(dict.fromkeys(name for row in [*kept, *self.rows] for name in row))
         with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
@@ -111,3 +108,25 @@ class Progress:
             writer.writeheader()
             writer.writerows(kept)
             writer.writerows(self.rows)
+
+
+def rows_before(step: int, path: Path) -> list[dict[str, str]]:
+    """The file's rows of earlier steps; without those that are damaged, for nothing but a curve is read from them."""
+    kept, n_damaged = [], 0
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file, strict=False):
+                try:
+                    whole = None not in row and None not in row.values()
+                    is_earlier = int(float(row["step"])) < step
+                except (KeyError, TypeError, ValueError, OverflowError):
+                    whole = is_earlier = False
+                n_damaged += not whole
+                kept += [row] if whole and is_earlier else []
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        log.warning("%s: is damaged (%s); what cannot be read of it is lost", path, error)
+    if n_damaged:
+        log.warning("%s: %d damaged lines are left out", path, n_damaged)
+    return kept

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from ..capture import Capture, read_capture
-from ..capture.description import capture_of, described, read_json
-from ..errors import ConfigError, NeuralReconError
-from ..files import flush, replacing
+from ..capture.description import capture_of, described, read_description
+from ..capture.entries import Entry
+from ..errors import CaptureError, ConfigError, MachineError, NeuralReconError
+from ..files import flush, read_json, replacing
 from ..usage import nearest
 from .folder_lock import LOCK_FILE, alone_in
 
@@ -80,7 +81,7 @@ class RunFolder:
             return RunFolder(path=out, settings=settings, goes_on=False, overwrite=overwrite)
         if not (out / CONFIG_FILE).exists():
             raise ConfigError(f"out={out} has files in it that are no run's; name a new or empty folder")
-        same = (out / CONFIG_FILE).read_text() == settings
+        same = _is_text(out / CONFIG_FILE, settings)
         finished = (out / SUMMARY_FILE).exists()
         if not overwrite and (finished or not same):
             found = "a finished run" if finished else "a run with other settings"
@@ -121,7 +122,7 @@ class RunFolder:
             "stage": stage,
             "error": type(error).__name__,
             "message": " ".join(str(error).split()) or repr(error),
-            "lies_in_input": isinstance(error, NeuralReconError),
+            "lies_in_input": isinstance(error, NeuralReconError) and not isinstance(error, MachineError),
             "at": datetime.now().isoformat(timespec="seconds"),
         }
         with suppress(OSError):  # a full disk has no room for this either; the command's own message says it
@@ -175,6 +176,14 @@ def held(folder: RunFolder, stages: Stages, log_to: Callable[[Path], None]) -> I
             raise
 
 
+def _is_text(file: Path, text: str) -> bool:
+    """Whether the file holds this text; damaged ones do not."""
+    try:
+        return file.read_text(encoding="utf-8") == text
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def require_run(folder: Path, *needed: str) -> None:
     """That a folder is a run's and has these files.
 
@@ -193,8 +202,13 @@ def require_run(folder: Path, *needed: str) -> None:
 def origin_of(folder: Path) -> tuple[str, Path]:
     """Name and capture of the object that a finished run reconstructed."""
     require_run(folder, SUMMARY_FILE)
-    summary = json.loads((folder / SUMMARY_FILE).read_text())
-    return summary["name"], Path(summary["capture"])
+    try:
+        summary = Entry.of(read_json(folder / SUMMARY_FILE), f"{folder / SUMMARY_FILE}: the file")
+        return summary.text("name"), Path(summary.text("capture"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"run={folder}: {SUMMARY_FILE} is damaged ({error}); give the command of the run again with overwrite=true"
+        ) from error
 
 
 def used_capture(folder: Path) -> Capture:
@@ -208,9 +222,11 @@ def used_capture(folder: Path) -> Capture:
     file = folder / CAPTURE_FILE
     if not file.exists():
         return read_capture(root)
-    told = read_json(file, "description of the run's capture")
+    told = read_description(file, "description of the run's capture")
     base, layout = Path(told.text("base")), told.text("layout")
-    [entry] = told.entries("capture")
+    [entry, *others] = told.entries("capture")
+    if others:
+        raise CaptureError(f"{file}: describes {len(others) + 1} captures, want one; run again with overwrite=true")
     return replace(capture_of(entry, base, layout), root=Path(told.text("root")))
 
 
