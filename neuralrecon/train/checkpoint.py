@@ -99,7 +99,7 @@ def _checksum(facts: Mapping[str, object], tensors: Mapping[str, Tensor]) -> int
     """Of everything in the file: safetensors itself does not see a flipped bit."""
     found = zlib.crc32(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(tensors):
-        found = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), zlib.crc32(name.encode(), found))
+        found = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, zlib.crc32(name.encode(), found))
     return found
 
 
