@@ -52,7 +52,8 @@ def write_results(names: Sequence[str], outcomes: Mapping[str, Outcome], out: Pa
 
 def _row(name: str, outcome: Outcome | None) -> dict[str, Cell]:
     if outcome is None:
-        return {column: None for column in COLUMNS} | {"name": name, "status": MISSING}
+        empty: dict[str, Cell] = dict.fromkeys(COLUMNS)
+        return {**empty, "name": name, "status": MISSING}
     told: dict[str, Cell] = {column: getattr(outcome, column) for column in COLUMNS if hasattr(outcome, column)}
     figures = {figure: outcome.figures.get(figure) for figure in _FIGURES}
     text = {"status": outcome.status.value, "reasons": "; ".join(outcome.reasons), "folder": f"{RUNS}/{name}"}
