@@ -103,7 +103,7 @@ class FitConfig:
     all_levels_from: float = 0.5
     truncation_mm: float = 4.0
     bending_mm: float = 0.75
-    depth_exact_mm: float = 0.75
+    depth_exact_mm: float = 0.6
     occupancy_resolution: int = 128
     checkpoint_every: int = 500
     robust_depth: bool = True
