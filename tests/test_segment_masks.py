@@ -17,6 +17,7 @@ from neuralrecon.errors import ConfigError, EvidenceError
 from neuralrecon.segment import MasksFrom, SegmentConfig, outlined, read_report
 from neuralrecon.segment.given import agree, check_masks
 from neuralrecon.segment.pieces import filled
+from neuralrecon.segment.refine import before_backdrop
 from neuralrecon.simulate import Material, SimulateConfig, simulate
 
 SENSORS = ["N1", "N2", "N3", "N4"]
@@ -117,6 +118,16 @@ def test_refining_exact_masks_does_little(glass: Capture, tmp_path: Path) -> Non
     found = outlined(few, MasksFrom.refined, SegmentConfig(), tmp_path)
     assert np.mean(scores(found.capture, glass)) > 0.94
     assert abs(offset_px(found.capture, glass)) < 1
+
+
+def test_photographs_without_a_first_guess_carve_nothing(glass: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bottle fills 3 % of the highest camera's photographs, 5 % or more of the others: a quarter has no guess."""
+    monkeypatch.setattr("neuralrecon.segment.refine._LEAST_AREA", 0.045)
+    settled = before_backdrop(glass, glass.images_of(SensorKind.color), from_given=True)
+    true = [v.given for v in settled.views]
+    found = [(o & t).sum() / (o | t).sum() for o, t in zip(settled.outlines, true, strict=True) if t is not None]
+    assert len(found) == len(glass.images)
+    assert min(found) > 0.9
 
 
 def test_a_wrong_mask_is_named(glass: Capture, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,7 @@ from ..capture import Capture, Image
 from ..errors import EvidenceError
 from .backdrop import Axis, Window, backdrop_odds, found_axis, top_radius
 from .grabcut import Region, cut_by_odds, depth_px
-from .outlines import Box, Round, carved, in_threads
+from .outlines import Box, Round, carved, in_threads, telling
 from .pieces import filled, largest_piece, tidied, without_specks
 from .views import Outline, View
 from .votes import VotedHull, locate, vote_finer
@@ -104,7 +104,7 @@ def _agreed(seen: Sequence[Seen], outlines: Sequence[Outline], box: Box, step: R
     """The outlines cut again with the hull of the others as their prior, and the box around it."""
     views = [s.view for s in seen]
     hull = carved(views, outlines, box, step)
-    priors = _priors(vote_finer(hull, views, outlines), views, outlines)
+    priors = _priors(vote_finer(hull, *telling(views, outlines)), views, outlines)
     return _around(hull), in_threads(partial(_cut, step), list(zip(seen, priors, outlines, strict=True)))
 
 
