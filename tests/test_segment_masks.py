@@ -16,7 +16,9 @@ from neuralrecon.capture import Capture, SensorKind, read_capture, read_mask
 from neuralrecon.errors import ConfigError, EvidenceError
 from neuralrecon.segment import MasksFrom, SegmentConfig, outlined, read_report
 from neuralrecon.segment.given import agree, check_masks
+from neuralrecon.segment.grabcut import depth_px
 from neuralrecon.segment.pieces import filled
+from neuralrecon.segment.refine import before_backdrop
 from neuralrecon.simulate import Material, SimulateConfig, simulate
 
 SENSORS = ["N1", "N2", "N3", "N4"]
@@ -115,8 +117,30 @@ def test_exact_masks_are_taken_as_they_are(glass: Capture, tmp_path: Path) -> No
 def test_refining_exact_masks_does_little(glass: Capture, tmp_path: Path) -> None:
     few = glass.restricted(sensors=["N2", "N4"])
     found = outlined(few, MasksFrom.refined, SegmentConfig(), tmp_path)
-    assert np.mean(scores(found.capture, glass)) > 0.94
+    assert np.mean(scores(found.capture, glass)) > 0.965
     assert abs(offset_px(found.capture, glass)) < 1
+
+
+def test_what_lies_well_within_a_mask_stays(broken_glass: Capture, refined) -> None:
+    """Further in than 2 px: 2 % of the object's size is less. The hull of the others may leave single pixels out."""
+    capture, _ = refined
+    n_deep, n_lost = 0, 0
+    for before, after in zip(broken_glass.images, capture.images, strict=True):
+        deep = depth_px(read_mask(broken_glass, before)) > 2
+        n_deep += int(deep.sum())
+        n_lost += int((deep & ~read_mask(capture, after)).sum())
+    assert n_deep > 50_000
+    assert n_lost < 1e-4 * n_deep
+
+
+def test_photographs_without_a_first_guess_carve_nothing(glass: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bottle fills 3 % of the highest camera's photographs, 5 % or more of the others: a quarter has no guess."""
+    monkeypatch.setattr("neuralrecon.segment.refine._LEAST_AREA", 0.045)
+    settled = before_backdrop(glass, glass.images_of(SensorKind.color), from_given=True)
+    true = [v.given for v in settled.views]
+    found = [(o & t).sum() / (o | t).sum() for o, t in zip(settled.outlines, true, strict=True) if t is not None]
+    assert len(found) == len(glass.images)
+    assert min(found) > 0.9
 
 
 def test_a_wrong_mask_is_named(glass: Capture, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

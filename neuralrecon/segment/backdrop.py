@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from .views import Outline, View
 
+EDGE = 0.02  # of the object's size: how far off an outline may be that is known at first
 _MOST_STOPS = 24  # of which the room's picture is made
 _LEAST_AGREED = 0.3  # of them, where the object is not known to be
 _LEAST_FREE = 0.2  # of the stops do not show the object: fewer may be those at which its mask has a hole
@@ -100,14 +101,16 @@ def backdrop_odds(
 
     Args:
         views: all stops of one sensor, one size.
-        hidden: what the object may hide; None if nothing is known of it.
+        hidden: what the object may hide, which may be too wide by `EDGE`; None if nothing is known of it.
     """
     whole = [v.rgb for v in views]
-    room, is_known = _room(whole, hidden, window, _ALIKE_LEVELS)
+    # an outline a little too wide would hide the backdrop beside the object
+    surely = None if hidden is None else [_narrower(h, EDGE * float(np.sqrt(h.sum()))) for h in hidden]
+    room, is_known = _room(whole, surely, window, _ALIKE_LEVELS)
     gains = [_gain(v.rgb[window], room, is_known if h is None else is_known & ~h[window])
              for v, h in zip(views, hidden or [None] * len(views), strict=True)]  # fmt: skip
     evened = [_scaled(rgb, gain) for rgb, gain in zip(whole, gains, strict=True)]
-    room, is_known = _room(evened, hidden, window, _EVENED_ALIKE_LEVELS)
+    room, is_known = _room(evened, surely, window, _EVENED_ALIKE_LEVELS)
     for at, view in enumerate(views):
         places = _places(view, window, axis.radius, axis)
         on_top = np.isfinite(places[..., 0])
@@ -115,7 +118,7 @@ def backdrop_odds(
         nearby = None if hidden is None else hidden[at][window]
         odds = _odds(_beyond(seen[None], room, room)[0], is_known & ~on_top, nearby)
         if on_top.any():
-            top, top_known = _top(views, evened, hidden, at, places)
+            top, top_known = _top(views, evened, surely, at, places)
             low, high = _range(top)
             off = _beyond(seen[None], low, high)[0]
             # along the print's edges nearly every colour would fit
@@ -124,6 +127,11 @@ def backdrop_odds(
             on_top_odds = _odds(off, top_known & tells & on_top, nearby)
             odds = np.where(on_top, np.where(plain & _is_shadow(seen, top), _OF_SHADOW, 1) * on_top_odds, odds)
         yield odds
+
+
+def _narrower(outline: Outline, by_px: float) -> Outline:
+    n = 2 * max(1, round(by_px)) + 1
+    return cv2.erode(outline.astype(np.uint8), np.ones((n, n), np.uint8)) > 0
 
 
 def _is_shadow(seen: UInt8[np.ndarray, "v u 3"], picture: UInt8[np.ndarray, "v u 3"]) -> Bool[np.ndarray, "v u"]:

@@ -90,7 +90,7 @@ def find_outlines(
         EvidenceError: nothing tells where the object is, or the views contradict each other.
     """
     outlines = _first_outlines(views, points) if firsts is None else list(firsts)
-    box = box or locate(*_telling(views, outlines), _ROUNDS[0].contrary_share)
+    box = box or locate(*telling(views, outlines), _ROUNDS[0].contrary_share)
     for number, step in enumerate(_ROUNDS):
         hull = carved(views, outlines, _lifted(box, floor), step)
         priors = in_threads(partial(_without, hull), list(zip(views, outlines, strict=True)))
@@ -115,8 +115,22 @@ def located(views: Sequence[View]) -> Box:
 
 def carved(views: Sequence[View], outlines: Sequence[Outline], box: Box, step: Round = _LAST) -> VotedHull:
     """The hull by vote of those outlines that are not empty."""
-    telling = _telling(views, outlines)
-    return vote(*telling, box, resolution=step.cells, contrary_share=step.contrary_share)
+    return vote(*telling(views, outlines), box, resolution=step.cells, contrary_share=step.contrary_share)
+
+
+def telling(views: Sequence[View], outlines: Sequence[Outline]) -> tuple[list[View], list[Outline]]:
+    """Without the views of which nothing is known yet.
+
+    Raises:
+        EvidenceError: fewer than three are left.
+    """
+    pairs = [(v, o) for v, o in zip(views, outlines, strict=True) if o.any()]
+    if len(pairs) < 3:
+        raise EvidenceError(
+            f"{views[0].image.path.parent}: an outline was found in {len(pairs)} of {len(views)} photographs, need 3; "
+            "give masks"
+        )
+    return [v for v, _ in pairs], [o for _, o in pairs]
 
 
 def finer(found: Found, at: int, coarse: View, fine: View) -> Outline:
@@ -157,17 +171,6 @@ def _first_outlines(views: Sequence[View], points: Float[np.ndarray, "points 3"]
         f"{_LEAST_POINTS}: nothing tells where the object is; give masks (three will do), or points "
         "(a COLMAP model with points), or photographs before a plain backdrop"
     )
-
-
-def _telling(views: Sequence[View], outlines: Sequence[Outline]) -> tuple[list[View], list[Outline]]:
-    """Without the views of which nothing is known yet."""
-    pairs = [(v, o) for v, o in zip(views, outlines, strict=True) if o.any()]
-    if len(pairs) < 3:
-        raise EvidenceError(
-            f"{views[0].image.path.parent}: an outline was found in {len(pairs)} of {len(views)} photographs, need 3; "
-            "give masks"
-        )
-    return [v for v, _ in pairs], [o for _, o in pairs]
 
 
 def _lifted(box: Box, floor: float | None) -> Box:

@@ -14,9 +14,9 @@ from scipy.ndimage import binary_closing, binary_opening
 
 from ..capture import Capture, Image
 from ..errors import EvidenceError
-from .backdrop import Axis, Window, backdrop_odds, found_axis, top_radius
+from .backdrop import EDGE, Axis, Window, backdrop_odds, found_axis, top_radius
 from .grabcut import Region, cut_by_odds, depth_px
-from .outlines import Box, Round, carved, in_threads
+from .outlines import Box, Round, carved, in_threads, telling
 from .pieces import filled, largest_piece, tidied, without_specks
 from .views import Outline, View
 from .votes import VotedHull, locate, vote_finer
@@ -29,7 +29,6 @@ _ROUNDS = (
     Round(cells=112, contrary_share=0.05, outwards=0.04, inwards=0.04),
 )
 _FIRST_SHARE = 0.3  # of wrong first guesses
-_EDGE = 0.02  # of the object's size: how far off an outline may be that is known at first
 _SMOOTH_PX = 1.0
 # log odds, at most, of lying within the hull of the others (wider than the object), and within the last outline
 _ODDS_OF_HULL, _ODDS_OF_LAST, _EXCESS_PX = 0.6, 0.4, 1.5
@@ -66,20 +65,23 @@ def before_backdrop(capture: Capture, images: Sequence[Image], *, from_given: bo
 
     Args:
         capture: of a turntable, all stops of which a sensor took one photograph each.
-        from_given: start with the capture's masks, whatever holes they have; else from nothing.
+        from_given: start with the capture's masks, whatever holes they have, and keep what lies well within both them
+            and the hull of the others; from nothing if a photograph has none. Else as if there were no masks.
 
     Raises:
         CaptureError: a file that cannot be read.
         EvidenceError: the photographs have nothing in common that differs from their backdrop.
     """
-    coarse = _read(capture, images, _COARSE_PX)
+    wanted = images if from_given else [replace(image, mask_path=None) for image in images]
+    coarse = _read(capture, wanted, _COARSE_PX)
     axis = found_axis(coarse)
     axis = replace(axis, radius=top_radius(coarse, axis))
     log.info("outlines: the turntable's top reaches to %.4f from its axis", axis.radius)
-    given = [filled(v.given) for v in coarse if v.given is not None] if from_given else []
-    outlines, _ = _settled(coarse, given if len(given) == len(coarse) else None, axis)
-    views = _read(capture, images, _FINE_PX)
-    outlines, box = _settled(views, _resized(outlines, views), axis)
+    views = _read(capture, wanted, _FINE_PX)
+    first = [filled(v.given) for v in views if v.given is not None]
+    if len(first) < len(views):
+        first = _resized(_settled(coarse, None, axis)[0], views)
+    outlines, box = _settled(views, first, axis)
     return Settled(views=tuple(views), outlines=tuple(outlines), box=box)
 
 
@@ -104,7 +106,7 @@ def _agreed(seen: Sequence[Seen], outlines: Sequence[Outline], box: Box, step: R
     """The outlines cut again with the hull of the others as their prior, and the box around it."""
     views = [s.view for s in seen]
     hull = carved(views, outlines, box, step)
-    priors = _priors(vote_finer(hull, views, outlines), views, outlines)
+    priors = _priors(vote_finer(hull, *telling(views, outlines)), views, outlines)
     return _around(hull), in_threads(partial(_cut, step), list(zip(seen, priors, outlines, strict=True)))
 
 
@@ -165,7 +167,7 @@ def _compared(views: Sequence[View], outlines: Sequence[Outline] | None, axis: A
     found: dict[int, Seen] = {}
     for at in _stops(views):
         some = [views[i] for i in at]
-        hidden = None if outlines is None else [_narrowed(outlines[i]) for i in at]
+        hidden = None if outlines is None else [outlines[i] for i in at]
         window = _window(some[0], hidden)
         for view, i, odds in zip(some, at, backdrop_odds(some, hidden, window, axis), strict=True):
             smooth = cv2.GaussianBlur(odds, (0, 0), _SMOOTH_PX)
@@ -186,6 +188,10 @@ def _cut(step: Round, known: tuple[Seen, Outline, Outline]) -> Outline:
     in_last = np.clip(_signed_px(last[seen.window]) / soft, -1, 1)
     by_all: Float32[np.ndarray, "v u"] = odds + _ODDS_OF_HULL * in_hull + _ODDS_OF_LAST * in_last
     region = Region.around(prior, outwards=step.outwards, inwards=step.inwards)
+    if seen.view.given is not None:
+        # glass may look like the backdrop even there
+        deep = prior & (depth_px(seen.view.given)[seen.window] > max(EDGE * size, 2.0))
+        region = replace(region, surely=region.surely | deep, undecided=region.undecided & ~deep)
     outline[seen.window] = tidied(cut_by_odds(by_all, region))
     return outline
 
@@ -201,12 +207,6 @@ def _priors(hull: VotedHull, views: Sequence[View], outlines: Sequence[Outline])
         return hull.outline(view, without=outline if outline.any() else None)
 
     return in_threads(look, list(zip(views, outlines, strict=True)))
-
-
-def _narrowed(outline: Outline) -> Outline:
-    """So that an outline a little too wide does not hide the backdrop beside the object."""
-    n = 2 * max(1, round(_EDGE * float(np.sqrt(outline.sum())))) + 1
-    return cv2.erode(outline.astype(np.uint8), np.ones((n, n), np.uint8)) > 0
 
 
 def _window(view: View, hidden: Sequence[Outline] | None) -> Window:

@@ -29,7 +29,7 @@ from .views import Outline, View
 log = logging.getLogger(__name__)
 
 POINTS_FILE = "points.ply"
-_METHOD = 4  # raise it when outlines come out otherwise, so that old ones are not used again
+_METHOD = 5  # raise it when outlines come out otherwise, so that old ones are not used again
 _LEAST_VIEWS = 3
 _BOUNDS_MARGIN = 0.05  # of the longest side
 
