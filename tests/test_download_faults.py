@@ -522,8 +522,10 @@ def test_bars_on_a_terminal(
 
 
 PROGRAM = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 from neuralrecon.download import DownloadConfig, HttpConfig, LimitsConfig, download
 download(["ycb/003_cup"], DownloadConfig(
     parts=["rgb_highres"], data=Path(sys.argv[1]), ycb_servers=[sys.argv[2]], limits=LimitsConfig(spare_gb=0.0),
