@@ -55,16 +55,17 @@ def test_what_lies_as_far_as_the_mirrored_table_is_told_from_what_does_not(hull:
 
 
 def test_a_wall_that_throws_its_rays_up_mirrors_no_table(hull: VisualHull) -> None:
-    """The same wall, looked at from below the level at which it would throw rays down."""
+    """The same places of the wall, met at a grazing angle from below: their rays are thrown up."""
     origins, directions, lengths = rays()
-    up = torch.stack([directions[:, 0], directions[:, 1], -directions[:, 2].abs() * 0], dim=1)
-    up = torch.nn.functional.normalize(up + torch.tensor([0.0, 0.0, 2.0]), dim=1)
     walls = origins + directions * lengths[:, None]
-    below = walls - 0.2 * up
-    thrown = up - 2 * (up @ NORMAL)[:, None] * NORMAL
-    rises = thrown[:, 2] > 0
-    points = walls + 0.1 * up
-    assert not bool((of_mirrored_table(points, below, hull, FLOOR, UNIT_PER_MM) & rises).any())
+    up_the_wall = torch.tensor([0.6, 0.0, 0.8])
+    rising = torch.nn.functional.normalize(up_the_wall - 0.2 * NORMAL, dim=0).expand(40, 3)
+    thrown = rising - 2 * (rising @ NORMAL)[:, None] * NORMAL
+    assert bool((thrown[:, 2] > 0.5).all())
+    below = walls - 0.6 * rising
+    for behind_mm in (5.0, 10.0, 20.0, 40.0):
+        points = walls + behind_mm * UNIT_PER_MM * rising
+        assert not bool(of_mirrored_table(points, below, hull, FLOOR, UNIT_PER_MM).any())
 
 
 def test_doubted_readings_count_less_and_tell_no_free_room() -> None:
