@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from scipy.ndimage import binary_erosion, shift, uniform_filter
+from scipy.ndimage import binary_erosion, shift
 
 from .prints import solid_noise
 from .settings import SimulateConfig
@@ -25,7 +25,7 @@ def drawn_mask(
     config: SimulateConfig,
     sensor_seed: int,
 ) -> Bool[np.ndarray, "v u"]:
-    """True on the object: half a pixel or more is covered. Holes stay at the same place of the object in all images,
+    """True on the object: more than half a pixel is covered. Holes stay at the same place of the object in all images,
     the shift in the same direction in all images of a sensor.
     """
     covered = coverage.copy()
@@ -36,18 +36,10 @@ def drawn_mask(
         angle = np.random.default_rng([config.seed, 6, sensor_seed]).uniform(0, 2 * np.pi)
         way = config.mask_shift_px * np.array([np.sin(angle), np.cos(angle)])
         covered = shift(covered, way, order=1)
-    mask = covered >= _half(covered)
+    mask = covered > 0.5
     if config.mask_erode_px > 0:
         mask = binary_erosion(mask, iterations=config.mask_erode_px)
     return mask
-
-
-def _half(covered: ndarray) -> ndarray:
-    """What makes a pixel the object's: half, but with few samples a pixel many lie on the fence: their neighbours say.
-
-    Taken all for the object's, they would widen the outline by up to a quarter of a pixel.
-    """
-    return np.where(uniform_filter(covered.astype(np.float64), 3) >= 0.5, 0.5, 0.5 + 1e-6)
 
 
 def _lattice(config: SimulateConfig) -> ndarray:

@@ -20,6 +20,7 @@ from .stage import Stage, Stop
 _ROWS_AT_ONCE = 64
 _PIXELS_AT_ONCE = 65536
 _POINTS_ON_ONE_THREAD = 12000
+_HAIR = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,10 @@ class View:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """Linear colour in the room's units, the share of each pixel on the object, and the mean point seen there."""
+    """Linear colour in the room's units, the share of each pixel on the object, and the mean point seen there.
+
+    A share is never a half: of a pixel half covered the middle decides, by a hair's breadth.
+    """
 
     color: Float[np.ndarray, "v u 3"]
     coverage: Float[np.ndarray, "v u"]
@@ -144,6 +148,9 @@ def take_picture(view: View, stop: Stop) -> Picture:
         owner = hits.rays // n_samples
         count = np.bincount(owner, minlength=len(pixels))
         coverage[pixels] = count / n_samples
+        half = 2 * count == n_samples
+        on_object = stop.stage.solid.blocked(np.broadcast_to(origin, (half.sum(), 3)), middle[pick[half]])
+        coverage[pixels[half]] += np.where(on_object, _HAIR, -_HAIR)
         total = np.stack([np.bincount(owner, hits.points[:, k], minlength=len(pixels)) for k in range(3)], axis=1)
         points[pixels] = total / np.maximum(count, 1)[:, None]
     return Picture(color=color.reshape(*size, 3), coverage=coverage.reshape(size), points=points.reshape(*size, 3))
