@@ -27,6 +27,14 @@ class MachineError(FitError):
     """Training cannot go on where it runs: memory or room on the disk lacks. The same command may do elsewhere."""
 
 
+class OutOfMemory(MachineError):
+    """Memory ran out in training. `smaller`: settings that ask for half of it, as words of the command line."""
+
+    def __init__(self, message: str, smaller: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.smaller = smaller
+
+
 class MeshError(NeuralReconError):
     """No closed solid can be made of the input."""
 

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from small_runs import EASY, SMALL, environment, python
 
-from neuralrecon.errors import ConfigError, SweepError
+from neuralrecon.errors import ConfigError, FitError, SweepError
 from neuralrecon.sweep import Engine, Job, Outcome, SweepConfig, read_outcomes, sweep
 from neuralrecon.sweep import attempt as attempt_module
 from neuralrecon.sweep.__main__ import cli
@@ -29,8 +29,10 @@ from neuralrecon.sweep.jobs import is_due, names_of_captures
 from neuralrecon.sweep.outcome import write_outcome
 from neuralrecon.sweep.results import COLUMNS, write_results
 from neuralrecon.sweep.status import rows_of
-from neuralrecon.train import load_fit
+from neuralrecon.train import FitConfig, load_fit
 from neuralrecon.train.folder_lock import alone_in, holder_of, is_locked
+from neuralrecon.train.out_of_memory import telling_memory
+from neuralrecon.train.run_folder import RunFolder
 from neuralrecon.train.verdict import Status
 from neuralrecon.usage import as_list
 
@@ -92,7 +94,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the objects whose process was started, in order; each ends at once and is ok."""
     started: list[str] = []
 
-    def process(task: Task, stops: Callable[[], bool]) -> int:
+    def process(task: Task, smaller: tuple[str, ...], stops: Callable[[], bool]) -> int:
         started.append(task.job.name)
         folder = task.out / "runs" / task.job.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,7 +133,7 @@ def test_a_process_that_is_killed_is_tried_again_but_not_for_ever(
 ) -> None:
     codes = {"once": [-9, 1], "always": [-9, -9, -9, -9], "asked": [143, 2], "wrong": [1, 1], "odd": [7, 7]}
 
-    def process(task: Task, stops: Callable[[], bool]) -> int:
+    def process(task: Task, smaller: tuple[str, ...], stops: Callable[[], bool]) -> int:
         (task.out / "logs").mkdir(exist_ok=True)
         (task.out / "logs" / f"{task.job.name}.txt").write_text("…\nneuralrecon.train: the reason: it is\n\n")
         return codes[task.job.name].pop(0)
@@ -148,10 +150,48 @@ def test_a_process_that_is_killed_is_tried_again_but_not_for_ever(
     assert [name for name in codes if found[name].lies_in_input] == ["asked"]  # status 2: a wrong setting
 
 
+def test_an_object_that_ran_out_of_memory_is_tried_again_with_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Smaller at every try, and the outcome says how; other failures are not tried again."""
+    asked: list[tuple[str, ...]] = []
+
+    def process(task: Task, smaller: tuple[str, ...], stops: Callable[[], bool]) -> int:
+        asked.append(smaller)
+        n_rays = int(smaller[0].partition("=")[2]) if smaller else 768
+        folder = RunFolder.chosen(task.out / "runs" / task.job.name, "a", "", overwrite=True)
+        folder.open()
+        if n_rays > int(task.job.name):
+            try:
+                telling_memory(run_out)(FitConfig(interior_rays=n_rays))
+            except FitError as error:
+                folder.fail(error, "fit")
+            return 1
+        folder.write_text("summary.json", json.dumps({"verdict": {"status": "ok", "reasons": [], "figures": {}}}))
+        return 0
+
+    def run_out(config: FitConfig) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(attempt_module, "_process", process)
+    jobs = [job("768"), job("384"), job("192"), job("96")]
+    with pytest.raises(SweepError, match="1 of 4 objects failed"):
+        sweep(jobs, SweepConfig(out=tmp_path / "o", retries=2, engine=Engine.serial))
+    found = read_outcomes(tmp_path / "o")
+    assert {name: (o.status.value, o.attempts) for name, o in found.items()} == {
+        "768": ("ok", 1), "384": ("ok", 2), "192": ("ok", 3), "96": ("failed", 3),
+    }  # fmt: skip
+    assert found["768"].reasons == ()
+    assert "memory ran out; done with fit.interior_rays=192 fit.edge_rays=" in found["192"].reasons[0]
+    assert "ran out of memory" in found["96"].reasons[0]
+    words = dict(word.split("=") for word in asked[-1])
+    assert (words["fit.interior_rays"], words["fit.depth_rays"]) == ("192", "1536")
+
+
 def test_what_goes_wrong_around_an_object_is_its_own_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full for its log, and at last for its outcome too."""
 
-    def process(task: Task, stops: Callable[[], bool]) -> int:
+    def process(*given: object) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(attempt_module, "_process", process)

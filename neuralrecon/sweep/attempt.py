@@ -38,17 +38,25 @@ class Stopped(Exception):
 
 
 def attempted(task: Task, stops: Callable[[], bool] = lambda: False) -> Outcome:
-    """Run the object's process, again if it was killed, and write the outcome down.
+    """Run the object's process, again if it was killed or memory ran out, and write the outcome down.
+
+    After memory has run out in the fit the next try asks for half of it, and so on; the outcome says so.
 
     Raises:
         Stopped: `stops` said so; the process has left a checkpoint if it was fitting.
     """
-    started, attempts, code = time.monotonic(), 0, -signal.SIGKILL
+    started, attempts, smaller = time.monotonic(), 0, ()
     try:
-        while attempts <= task.retries and (code < 0 or code in _SIGNALLED):
+        again = True
+        while again and attempts <= task.retries:
             attempts += 1
-            code = _process(task, stops)
+            code = _process(task, smaller, stops)
+            halved = _halved(task, code)
+            again = _was_killed(code) or bool(halved)
+            smaller = halved if halved and attempts <= task.retries else smaller
         outcome = _outcome(task, code)
+        if smaller:
+            outcome = replace(outcome, reasons=(*outcome.reasons, f"memory ran out; done with {' '.join(smaller)}"))
     except Stopped:
         raise
     except Exception as error:  # a full disk, a lost mount: this object's end, not the sweep's
@@ -60,10 +68,20 @@ def attempted(task: Task, stops: Callable[[], bool] = lambda: False) -> Outcome:
     return outcome
 
 
-def _process(task: Task, stops: Callable[[], bool]) -> int:
+def _was_killed(code: int) -> bool:
+    return code < 0 or code in _SIGNALLED
+
+
+def _halved(task: Task, code: int) -> tuple[str, ...]:
+    """The settings that need half the memory, if that is what the process lacked."""
+    failure = task.out / RUNS / task.job.name / FAILURE_FILE
+    return tuple(read_json(failure)["smaller"]) if code == 1 and failure.is_file() else ()
+
+
+def _process(task: Task, smaller: tuple[str, ...], stops: Callable[[], bool]) -> int:
     log = task.out / LOGS / f"{task.job.name}.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
-    words = [*task.job.words, f"out='{task.out / RUNS / task.job.name}'", "overwrite=true"]
+    words = [*task.job.words, *smaller, f"out='{task.out / RUNS / task.job.name}'", "overwrite=true"]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(task.threads))
     with log.open("w") as file:
         if stops():
@@ -104,7 +122,7 @@ def _outcome(task: Task, code: int) -> Outcome:
         return Outcome(
             name=name, status=Status(told["status"]), reasons=tuple(told["reasons"]), figures=told["figures"]
         )
-    if code < 0 or code in _SIGNALLED:
+    if _was_killed(code):
         which = signal.Signals(-code if code < 0 else code - 128).name
         hint = "; out of memory is the usual cause" if which == "SIGKILL" else ""
         return _failed(task, f"its process was ended by {which}, {task.retries + 1} times{hint}", error="Killed")

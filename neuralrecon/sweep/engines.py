@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from typing import Any
 
 from ..errors import ConfigError
 from .attempt import TIME_TO_END_S, Task, attempted
@@ -46,15 +48,16 @@ def _over_ray(tasks: Sequence[Task], config: SweepConfig) -> Iterator[Outcome]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do by itself one day
         import ray
+        import ray.exceptions
     except ImportError as error:
         raise ConfigError("engine=ray needs Ray: pip install 'neuralrecon[sweep]', or take engine=processes") from error
-    local = {"num_cpus": config.workers * config.threads, "object_store_memory": _STORE_BYTES}
+    local: dict[str, Any] = {"num_cpus": config.workers * config.threads, "object_store_memory": _STORE_BYTES}
     before = signal.getsignal(signal.SIGTERM)
     ray.init(
         address=config.address or "local",
         include_dashboard=None if config.address else False,
         log_to_driver=False,
-        logging_level="warning",
+        logging_level=logging.WARNING,
         **({} if config.address else local),
     )
     if threading.current_thread() is threading.main_thread():

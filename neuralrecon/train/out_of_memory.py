@@ -8,7 +8,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from ..errors import MachineError
+from ..errors import OutOfMemory
 from .fit_types import FitConfig
 
 Asked = ParamSpec("Asked")
@@ -18,9 +18,10 @@ _OF_CPU = ("can't allocate memory", "not enough memory", "cannot allocate memory
 
 
 def telling_memory(function: Callable[Asked, Result]) -> Callable[Asked, Result]:
-    """The function, which takes a scene and a `FitConfig`, with a `MachineError` that helps for an allocator's.
+    """The function, which takes a scene and a `FitConfig`, with an `OutOfMemory` that helps for an allocator's.
 
-    A run in which memory ran out is not silently made smaller: it would be another fit than the one that was asked for.
+    A run in which memory ran out is not made smaller by itself: it would be another fit than the one that was asked
+    for. A sweep does that, and says so.
     """
 
     @wraps(function)
@@ -31,7 +32,8 @@ def telling_memory(function: Callable[Asked, Result]) -> Callable[Asked, Result]
             if not is_out_of_memory(error):
                 raise
             config = next((value for value in (*args, *kwargs.values()) if isinstance(value, FitConfig)), FitConfig())
-            raise MachineError(_advice(config, error)) from error
+            smaller = _smaller(config)
+            raise OutOfMemory(_advice(config, smaller, error), smaller) from error
 
     return told
 
@@ -43,14 +45,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OF_CPU)
 
 
-def _advice(config: FitConfig, error: BaseException) -> str:
+def _smaller(config: FitConfig) -> tuple[str, ...]:
+    rays = ("interior_rays", "edge_rays", "depth_rays")
+    halves = (f"fit.{name}={max(1, getattr(config, name) // 2)}" for name in rays)
+    return (*halves, f"fit.patch_rays={config.patch_rays // 2}")
+
+
+def _advice(config: FitConfig, smaller: tuple[str, ...], error: BaseException) -> str:
     where = "the GPU" if isinstance(error, torch.cuda.OutOfMemoryError) else "memory"
-    fewer = " ".join(
-        f"fit.{name}={max(1, getattr(config, name) // 2)}" for name in ("interior_rays", "edge_rays", "depth_rays")
-    )
     first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     return (
-        f"training ran out of {where} ({first}); close other programs, or ask for half of it by {fewer} fit.patch_rays="
-        f"{config.patch_rays // 2}, or by fit.field.log2_table_size={max(10, config.field.log2_table_size - 1)} (with "
+        f"training ran out of {where} ({first}); close other programs, or ask for half of it by {' '.join(smaller)}, "
+        f"or by fit.field.log2_table_size={max(10, config.field.log2_table_size - 1)} (with "
         "overwrite=true in the same folder); the last checkpoint goes on with the same settings only"
     )

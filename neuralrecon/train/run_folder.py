@@ -22,7 +22,7 @@ from typing import Any
 from ..capture import Capture, read_capture
 from ..capture.description import capture_of, described, read_description
 from ..capture.entries import Entry
-from ..errors import CaptureError, ConfigError, MachineError, NeuralReconError
+from ..errors import CaptureError, ConfigError, MachineError, NeuralReconError, OutOfMemory
 from ..files import flush, read_json, replacing
 from ..usage import nearest
 from .folder_lock import LOCK_FILE, alone_in
@@ -116,13 +116,17 @@ class RunFolder:
         self.write_text(CAPTURE_FILE, json.dumps(told, indent=1) + "\n")
 
     def fail(self, error: Exception, stage: str) -> None:
-        """Write failure.json: which error ended the run, in which stage, and whether it lay in what the user gave."""
+        """Write failure.json: which error ended the run, in which stage, and whether it lay in what the user gave.
+
+        `smaller` are the settings that need half the memory, if that ran out.
+        """
         told = {
             "status": "failed",
             "stage": stage,
             "error": type(error).__name__,
             "message": " ".join(str(error).split()) or repr(error),
             "lies_in_input": isinstance(error, NeuralReconError) and not isinstance(error, MachineError),
+            "smaller": list(error.smaller) if isinstance(error, OutOfMemory) else [],
             "at": datetime.now().isoformat(timespec="seconds"),
         }
         with suppress(OSError):  # a full disk has no room for this either; the command's own message says it
