@@ -124,10 +124,11 @@ def _color(inputs: str, points: Tensor, grid: HashGrid, generator: torch.Generat
 
 def _along_rays(rays: RayInputs, generator: torch.Generator) -> Iterator[Case]:
     packed, points, directions, normals = rays.samples, rays.points, rays.directions, rays.normals
-    sdf = (rays.band.look_up(points)).requires_grad_()
-    slope = (normals * directions).sum(dim=1).requires_grad_()
-    inv_s = 1.5 / rays.step
-    alpha = neus_alpha(sdf, slope, inv_s, rays.step, 1.0).detach().requires_grad_()
+    sdf = rays.band.look_up(points)
+    slope = (normals * directions).sum(dim=1)
+    inv_s, ends = 1.5 / rays.step, (sdf + 0.5 * rays.step * slope.relu(), sdf - 0.5 * rays.step * slope.relu())
+    before, after = (end.detach().requires_grad_() for end in ends)
+    alpha = neus_alpha(before, after, inv_s).detach().requires_grad_()
     of_sample, of_ray = _random((len(points),), generator, points), _random((len(rays.near),), generator, points)
     turns = torch.linalg.qr(_random((len(rays.near), 3, 3), generator, points))[0][packed.ray_indices]
     facing = normals.clone().requires_grad_()
@@ -145,9 +146,9 @@ def _along_rays(rays: RayInputs, generator: torch.Generator) -> Iterator[Case]:
         "neus_alpha + backward",
         "rays",
         points,
-        lambda: neus_alpha(sdf, slope, inv_s, rays.step, 1.0),
+        lambda: neus_alpha(before, after, inv_s),
         (of_sample,),
-        [sdf, slope],
+        [before, after],
     )
     yield _case("shading + backward", "rays", points, lambda: shading(facing, directions, turns), up, [facing])
     line = rays.rays

@@ -324,19 +324,18 @@ def test_compiled_shading_equals_its_definition(n: int) -> None:
         assert torch.allclose(compiled, defined, atol=2e-5)  # sums of twelve products of numbers up to 3
 
 
-@pytest.mark.parametrize("cos_anneal", [0.0, 0.3, 1.0])
-def test_compiled_alpha_equals_its_definition_from_far_outside_to_deep_inside(cos_anneal: float) -> None:
+def test_compiled_alpha_equals_its_definition_from_far_outside_to_deep_inside() -> None:
     generator = torch.Generator().manual_seed(9)
-    sdf = torch.cat([torch.randn(2000, generator=generator) * s for s in (0.005, 0.02, 0.1)])  # up to 60 blurs
-    slope = torch.rand(6000, generator=generator) * 2.4 - 1.2
+    first = torch.cat([torch.randn(2000, generator=generator) * s for s in (0.005, 0.02, 0.1)])  # up to 60 blurs
+    second = first + torch.randn(6000, generator=generator) * 0.002
     results = []
     for backend, dtype in (("torch", torch.float64), ("cpu", torch.float32)):
-        f, s = sdf.to(dtype).requires_grad_(), slope.to(dtype).requires_grad_()
+        before, after = first.to(dtype).requires_grad_(), second.to(dtype).requires_grad_()
         with use_backend(backend):
-            alpha = neus_alpha(f, s, 500.0, 0.003, cos_anneal)
+            alpha = neus_alpha(before, after, 500.0)
             alpha.sum().backward()
-        results.append((alpha.detach(), f.grad, s.grad))
-    for defined, compiled, scale in zip(*results, (1.0, 500.0, 1.5), strict=True):
+        results.append((alpha.detach(), before.grad, after.grad))
+    for defined, compiled, scale in zip(*results, (1.0, 500.0, 500.0), strict=True):
         # the argument of the exponential, up to 150, is good to 6e-8 of itself
         assert torch.allclose(compiled.double(), defined, atol=3e-5 * scale)
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from neuralrecon.geometry import Box, Rays, Similarity
-from neuralrecon.ops import neus_alpha
+from neuralrecon.ops import Samples, neus_alpha
 from neuralrecon.ops.march import BAND, INSIDE, OUTSIDE
 from neuralrecon.render import Occupancy, Rendering, render, render_view, sample_rays
 from neuralrecon.render.rendering import free_room
+from neuralrecon.render.sections import section_ends
 from neuralrecon.scene import ColorRays
 
 CENTER, RADIUS, BLUR = torch.tensor([0.5, 0.52, 0.47]), 0.3, 0.01
@@ -100,41 +101,77 @@ def picture(batch: ColorRays, occupancy: Occupancy, step: float) -> tuple[Render
 def test_alpha_is_the_integral_of_the_density() -> None:
     """1 - exp(-integral of rho) with rho = max(-dPhi/dt / Phi, 0), by the trapezoidal rule on 20,001 points."""
     generator = torch.Generator().manual_seed(0)
-    inv_s, step = 40.0, 0.05
-    sdf = torch.rand(200, generator=generator, dtype=torch.float64) * 0.4 - 0.2
-    slope = torch.rand(200, generator=generator, dtype=torch.float64) * 2 - 1
-    t = torch.linspace(-step / 2, step / 2, 20_001, dtype=torch.float64)
-    phi = torch.sigmoid(inv_s * (sdf[:, None] + slope[:, None] * t))
-    density = (-inv_s * slope[:, None] * phi * (1 - phi) / phi).clamp_min(0)
+    inv_s = 40.0
+    before, after = (torch.rand(200, generator=generator, dtype=torch.float64) * 0.4 - 0.2 for _ in range(2))
+    t = torch.linspace(0, 1, 20_001, dtype=torch.float64)
+    phi = torch.sigmoid(inv_s * torch.lerp(before[:, None], after[:, None], t))
+    density = (inv_s * (before - after)[:, None] * phi * (1 - phi) / phi).clamp_min(0)
     expected = 1 - torch.exp(-torch.trapezoid(density, t, dim=1))
-    assert torch.allclose(neus_alpha(sdf, slope, inv_s, step, 1.0), expected, atol=1e-9)
+    assert torch.allclose(neus_alpha(before, after, inv_s), expected, atol=1e-7)
 
 
 def test_a_ray_that_leaves_meets_nothing() -> None:
     sdf = torch.linspace(-0.3, 0.3, 50)
-    assert torch.equal(neus_alpha(sdf, torch.linspace(0, 1, 50), 100.0, 0.01, 1.0), torch.zeros(50))
-    assert float(neus_alpha(sdf, torch.ones(50), 100.0, 0.01, 0.0).abs().max()) == 0.0  # blunted, but straight out
+    assert torch.equal(neus_alpha(sdf, sdf, 100.0), torch.zeros(50))
+    assert torch.equal(neus_alpha(sdf, sdf + torch.linspace(1e-6, 1, 50), 100.0), torch.zeros(50))
 
 
 def test_deep_inside_the_opacity_is_exact() -> None:
-    """There Phi(x) = exp(x / s) to every digit, so that alpha = 1 - exp(inv_s * slope * step), whatever the depth."""
-    inv_s, step = 1000.0, 0.002
-    slope = torch.tensor([-1.0, -0.5, -0.01], dtype=torch.float64)
+    """There Phi(x) = exp(x / s) to every digit, so that alpha = 1 - exp(inv_s * fall), whatever the depth."""
+    inv_s, fall = 1000.0, torch.tensor([2e-3, 1e-3, 2e-5], dtype=torch.float64)
     for depth in (0.5, 5.0, 50.0):  # Phi itself is exp(-500) … exp(-50000), zero in float64 from the second on
-        alpha = neus_alpha(torch.full((3,), -depth, dtype=torch.float64), slope, inv_s, step, 1.0)
-        assert torch.allclose(alpha, 1 - torch.exp(inv_s * slope * step), rtol=1e-9)
-    # in float32 the logarithms, up to 5000, are good to 6e-8 of that
-    alpha = neus_alpha(torch.full((3,), -5.0), slope.float(), inv_s, step, 1.0)
-    assert torch.allclose(alpha, (1 - torch.exp(inv_s * slope * step)).float(), atol=5000 * 1.2e-7 * 2)
+        before = torch.full((3,), -depth, dtype=torch.float64)
+        alpha = neus_alpha(before, before - fall, inv_s)
+        assert torch.allclose(alpha, 1 - torch.exp(-inv_s * fall), rtol=1e-9)
+    # in float32 both ends, at 5, are good to 2.4e-7 each, times inv_s
+    before = torch.full((3,), -5.0)
+    alpha = neus_alpha(before, before - fall.float(), inv_s)
+    assert torch.allclose(alpha, (1 - torch.exp(-inv_s * fall)).float(), atol=1000 * 2.4e-7 * 2)
 
 
-@pytest.mark.parametrize("cos_anneal", [0.0, 0.4, 1.0])
-def test_alpha_has_the_right_gradient(cos_anneal: float) -> None:
+def test_alpha_has_the_right_gradient() -> None:
     generator = torch.Generator().manual_seed(1)
-    sdf = (torch.rand(30, generator=generator, dtype=torch.float64) * 0.2 - 0.1).requires_grad_()
-    slope = torch.rand(30, generator=generator, dtype=torch.float64) * 1.8 - 0.9
-    slope = torch.where(slope.abs() < 0.01, 0.5, slope).requires_grad_()
-    assert gradcheck(lambda f, s: neus_alpha(f, s, 30.0, 0.02, cos_anneal), (sdf, slope))
+    before = (torch.rand(30, generator=generator, dtype=torch.float64) * 0.2 - 0.1).requires_grad_()
+    change = torch.rand(30, generator=generator, dtype=torch.float64) * 0.04 - 0.02
+    after = (before + torch.where(change.abs() < 1e-3, 0.01, change)).detach().requires_grad_()
+    assert gradcheck(lambda b, a: neus_alpha(b, a, 30.0), (before, after))
+
+
+def test_noise_along_a_grazing_ray_makes_nothing_opaque() -> None:
+    """Neighbouring intervals share their ends, so that opacities telescope whatever the slopes say: over 40 samples
+    that pass a surface at two blurs and fall nowhere, slopes off by 0.2 either way would make 0.2 of nothing."""
+    generator = torch.Generator().manual_seed(4)
+    n, blur, step = 40, 0.3, 0.45
+    t = (torch.arange(n, dtype=torch.float64) + 0.5) * step
+    packed = Samples(t_mids=t, ray_indices=torch.zeros(n, dtype=torch.long), ray_starts=torch.tensor([0, n]))
+    sdf = torch.full((n,), 2 * blur, dtype=torch.float64)
+    slope = 0.2 * torch.randn(n, generator=generator, dtype=torch.float64)
+    slope[[0, -1]] = 0.0
+
+    def opacity(before: Tensor, after: Tensor) -> float:
+        return 1 - float((1 - neus_alpha(before, after, 1 / blur)).prod())
+
+    assert opacity(*section_ends(packed, sdf, slope, step)) == 0.0
+    fall = torch.relu(-slope) * step / 2
+    assert opacity(sdf + fall, sdf - fall) > 0.2
+
+    # with noise in the sdf itself: what is left is Phi(least end) / Phi(first), as for one that falls to there at once
+    sdf = sdf + 0.02 * torch.randn(n, generator=generator, dtype=torch.float64)
+    before, after = section_ends(packed, sdf, slope, step)
+    assert torch.equal(before[1:], after[:-1])
+
+
+def test_sections_end_where_a_ray_or_a_stretch_of_it_ends() -> None:
+    """There the slope says how the sdf goes on; a rise is no opacity."""
+    packed = Samples(
+        t_mids=torch.tensor([0.5, 1.5, 4.5, 5.5, 0.5]),
+        ray_indices=torch.tensor([0, 0, 0, 0, 1]),
+        ray_starts=torch.tensor([0, 4, 5]),
+    )
+    sdf, slope = torch.tensor([3.0, 2.0, 1.0, 0.0, 7.0]), torch.tensor([-1.0, -0.5, -0.2, 0.5, -1.0])
+    before, after = section_ends(packed, sdf, slope, 1.0)
+    assert torch.allclose(before, torch.tensor([3.5, 2.5, 1.1, 0.5, 7.5]))
+    assert torch.allclose(after, torch.tensor([2.5, 1.75, 0.5, 0.0, 6.5]))
 
 
 # ------------------------------------------------------------------------------------------------------- pictures
@@ -226,7 +263,7 @@ def test_gradients_reach_the_sdf_through_the_whole_rendering() -> None:
     gradients = torch.nn.functional.normalize(samples.points - CENTER, dim=1)
 
     def seen(shift: Tensor) -> Tensor:
-        rendering = render(MODEL, samples, sphere(samples.points) + shift, gradients, inv_s=1 / BLUR, cos_anneal=0.5)
+        rendering = render(MODEL, samples, sphere(samples.points) + shift, gradients, inv_s=1 / BLUR)
         return rendering.opacity.square().sum()
 
     zero, h = torch.zeros((), dtype=torch.float64, requires_grad=True), 1e-6

@@ -152,9 +152,9 @@ def test_doubt_settles_where_errors_are_as_usual() -> None:
     assert doubt.detach().numpy() == pytest.approx(np.log([8.0, 1.0, 30.0]), abs=1e-3)
 
 
-def test_silhouette_loss_is_the_cross_entropy() -> None:
-    opacity, inside = torch.tensor([0.9, 0.2, 0.0]), torch.tensor([True, False, False])
-    expected = -(math.log(0.9) + math.log(0.8) + math.log(0.999)) / 3
+def test_silhouette_loss_is_the_cross_entropy_of_what_is_not_opaque_enough() -> None:
+    opacity, inside = torch.tensor([0.8, 0.2, 0.0, 0.95]), torch.tensor([True, False, False, True])
+    expected = -(math.log(0.8) + math.log(0.8) + math.log(0.999)) / 4
     assert float(losses.silhouette_loss(opacity, inside)) == pytest.approx(expected, rel=1e-5)
     certain_and_wrong = losses.silhouette_loss(torch.tensor([0.0]), torch.tensor([True]))
     assert float(certain_and_wrong) == pytest.approx(math.log(1000), rel=1e-4)

@@ -13,6 +13,7 @@ from ..geometry import Box, Similarity
 from ..ops import Samples, composite, march, neus_alpha
 from ..scene import ColorRays
 from .occupancy import Occupancy
+from .sections import section_ends
 
 _VISIBLE = 2e-3
 
@@ -75,7 +76,6 @@ def render(
     gradients: Float[Tensor, "samples 3"],
     *,
     inv_s: float,
-    cos_anneal: float = 1.0,
     displacement: Float[Tensor, "samples 3"] | None = None,
 ) -> Rendering:
     """Composite what the model said at the samples (`model.surface(samples.points)`).
@@ -84,12 +84,11 @@ def render(
 
     Args:
         inv_s: steepness of the opacity, 1/unit length; samples should not be further apart than 1/inv_s.
-        cos_anneal: see `neus_alpha`.
         displacement: see `SensorModel.displacement`.
     """
     batch, of_ray = samples.batch, samples.packed.ray_indices
     slope = (gradients * samples.directions).sum(dim=1)
-    alpha = neus_alpha(sdf, slope, inv_s, samples.step, cos_anneal)
+    alpha = neus_alpha(*section_ends(samples.packed, sdf, slope, samples.step), inv_s)
     weights, left = composite(alpha, samples.packed.ray_starts)
     seen = (weights.detach() > _VISIBLE).nonzero()[:, 0]
     of_ray = of_ray[seen]

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import huber_loss
 
 _USUAL_ERROR = 0.01
+_OPAQUE_ENOUGH = 0.9
 
 
 def color_errors(
@@ -32,10 +33,15 @@ def color_loss(errors: Float[Tensor, "rays"], doubt: Float[Tensor, "rays"], insi
 
 
 def silhouette_loss(opacity: Float[Tensor, "rays"], inside: Bool[Tensor, "rays"]) -> Tensor:
-    """Binary cross entropy between opacity and silhouette; unit: nat."""
+    """Binary cross entropy between opacity and silhouette; unit: nat.
+
+    Pixels inside ask for no more than `_OPAQUE_ENOUGH`. Where a ray enters a flat face just before its far edge it
+    does not get fully opaque at any finite blur, and would push the face out, which nothing there pushes back.
+    """
     # torch's cross entropy stops at nan without saying why; the other terms, which are nan too, say it
     opacity = opacity.nan_to_num(0.5).clamp(1e-3, 1 - 1e-3)
-    return torch.nn.functional.binary_cross_entropy(opacity, inside.to(opacity))
+    entropy = torch.nn.functional.binary_cross_entropy(opacity, inside.to(opacity), reduction="none")
+    return (entropy * ~(inside & (opacity.detach() > _OPAQUE_ENOUGH))).mean()
 
 
 def eikonal_loss(gradients: Float[Tensor, "points 3"]) -> Tensor:

@@ -153,7 +153,6 @@ class Questions:
                 self.seen,
                 *of_seen,
                 inv_s=1 / now.blur,
-                cos_anneal=now.cos_anneal,
                 displacement=None if displacement is None else displacement.split(parts)[3],
             )
             batch = self.seen.batch

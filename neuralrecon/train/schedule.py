@@ -18,7 +18,6 @@ class Moment:
     levels: int
     blur: float
     rate: float
-    cos_anneal: float
     refines_sensors: bool
     compares_patches: bool
     unit_per_mm: float
@@ -32,7 +31,6 @@ class Moment:
             levels=active_levels(done, config.first_levels, config.field.levels, config.all_levels_from),
             blur=geometric(config.blur_start_mm, config.blur_end_mm, done / config.blur_until) * unit_per_mm,
             rate=learning_rate(done, 0.02, 0.02),
-            cos_anneal=min(1.0, 4 * done),
             refines_sensors=config.refine_from <= done < 1,
             compares_patches=config.w_patches > 0 and config.patches_from <= done < 1,
             unit_per_mm=unit_per_mm,

@@ -11,26 +11,20 @@ ALMOST_OPAQUE = 1.0 - 1e-6
 
 
 def neus_alpha(
-    sdf: Float[Tensor, "samples"],
-    slope: Float[Tensor, "samples"],
-    inv_s: float,
-    step: float,
-    cos_anneal: float,
+    before: Float[Tensor, "samples"], after: Float[Tensor, "samples"], inv_s: float
 ) -> Float[Tensor, "samples"]:
-    """Opacity of an interval of length `step` around each sample (eq. 13, the sdf taken as linear within it).
+    """Opacity of intervals of a ray, from the sdf at both ends (eq. 13).
 
-    alpha = max(0, 1 - Phi(f_after) / Phi(f_before)) with the logistic Phi(x) = 1 / (1 + exp(-inv_s x)), exact deep
-    inside too, where both Phi underflow. Differentiable once with respect to `sdf` and `slope`.
+    alpha = max(0, 1 - Phi(after) / Phi(before)) with the logistic Phi(x) = 1 / (1 + exp(-inv_s x)), exact deep
+    inside too, where both Phi underflow. Differentiable once with respect to `before` and `after`.
 
     Args:
-        slope: d sdf / d distance along the ray: gradient times direction, negative where the ray enters.
-        inv_s: in 1/unit length of `sdf` and `step`.
-        cos_anneal: 0 blunts the dependence on the slope (helps while normals are wrong), 1 is the paper's formula.
+        inv_s: in 1/unit length of `before` and `after`.
     """
-    if backend_for(sdf) == Backend.cpu:
+    if backend_for(before) == Backend.cpu:
         from ._cpu import neus_alpha_cpu
 
-        return neus_alpha_cpu(sdf, slope, inv_s, step, cos_anneal)
+        return neus_alpha_cpu(before, after, inv_s)
     from ._torch import neus_alpha_torch
 
-    return neus_alpha_torch(sdf, slope, inv_s, step, cos_anneal)
+    return neus_alpha_torch(before, after, inv_s)

@@ -11,9 +11,7 @@ from . import ALMOST_OPAQUE
 
 
 def neus_alpha_torch(
-    sdf: Float[Tensor, "samples"], slope: Float[Tensor, "samples"], inv_s: float, step: float, cos_anneal: float
+    before: Float[Tensor, "samples"], after: Float[Tensor, "samples"], inv_s: float
 ) -> Float[Tensor, "samples"]:
-    entering = torch.relu(0.5 - 0.5 * slope) * (1 - cos_anneal) + torch.relu(-slope) * cos_anneal
-    before = logsigmoid((sdf + entering * (0.5 * step)) * inv_s)
-    after = logsigmoid((sdf - entering * (0.5 * step)) * inv_s)
-    return (-torch.expm1(after - before)).clamp_max(ALMOST_OPAQUE)
+    log_left = logsigmoid(after * inv_s) - logsigmoid(before * inv_s)
+    return (-torch.expm1(torch.where(after < before, log_left, 0.0))).clamp_max(ALMOST_OPAQUE)
