@@ -75,7 +75,8 @@ class FitConfig:
         w_free: weight of the free space before depth readings, per mm.
         w_patches: weight of 1 - correlation of patches in neighbouring photographs.
         patches_from: share of the fit from which patches are compared.
-        w_bending: weight of the difference between gradients of neighbouring points near the surface.
+        w_bending: weight of the difference between gradients of neighbouring points near depth readings, and of the
+            same near the surface where photographs see it.
         refine_from: share of the fit from which the sensors' calibration is refined; 1 never does.
         sensor_turn_deg: standard deviation of the error of a sensor's given rotation.
         sensor_shift_mm: standard deviation of the error of a sensor's given position.
@@ -113,7 +114,7 @@ class FitConfig:
     w_eikonal: float = 0.2
     w_depth: float = 0.3
     w_free: float = 0.1
-    w_bending: float = 0.1
+    w_bending: float = 0.3
     w_patches: float = 0.3
     patches_from: float = 0.4
     refine_from: float = 0.2

@@ -22,7 +22,7 @@ from .schedule import BAND, Moment
 _STEP = 1.5  # distance of samples, in blurs: less than the standard deviation (1.8) of the logistic density
 _FREE_ROOM_MM = 60.0
 _DEEP_ENOUGH_MM = 5.0  # beyond the band
-_POINTS_BELOW, _DEEP_POINTS, _FREE_POINTS = 1024, 1024, 1024
+_POINTS_BELOW, _DEEP_POINTS, _FREE_POINTS, _PAIRS = 1024, 1024, 1024, 2048
 _CLEARANCE_MM = 2.0
 
 
@@ -45,8 +45,8 @@ class Unseen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questions:
-    """Points of the unit cube, in this order: known to be free, below the table, deep inside, on photographs' rays,
-    around readings.
+    """Points of the unit cube, in this order: known to be free, below the table, deep inside, beside some of those on
+    photographs' rays (`beside_of` says which), on photographs' rays, around readings.
 
     `deep_sdf` is what the model last said at the deep points. `seen` is None without photographs, `probes` without
     depth.
@@ -56,6 +56,8 @@ class Questions:
     below: Float[Tensor, "below 3"]
     deep: Float[Tensor, "deep 3"]
     deep_sdf: Float[Tensor, "deep"]
+    beside: Float[Tensor, "pairs 3"]
+    beside_of: Int[Tensor, "pairs"]
     seen: RaySamples | None
     probes: DepthProbes | None
 
@@ -99,11 +101,14 @@ class Questions:
         free = unseen.free
         if len(free):
             free = free[torch.randint(len(free), (_FREE_POINTS,), generator=generator, device=generator.device)]
+        beside, beside_of = _beside(seen, config.bending_mm * now.unit_per_mm, generator)
         return Questions(
             free=free,
             below=below,
             deep=deep,
             deep_sdf=occupancy.look_up(deep),
+            beside=beside,
+            beside_of=beside_of,
             seen=seen,
             probes=probes,
         )
@@ -114,13 +119,15 @@ class Questions:
             self.free,
             self.below,
             self.deep,
+            self.beside,
             *(part.points for part in (self.seen, self.probes) if part is not None),
         ]
         return torch.cat(parts)
 
     def displacement(self, sensors: SensorModel) -> Float[Tensor, "points 3"]:
         """How all points move with the sensors' corrections (see `SensorModel.displacement`)."""
-        parts = [self.below.new_zeros(len(self.free) + len(self.below) + len(self.deep), 3)]
+        n_fixed = len(self.free) + len(self.below) + len(self.deep) + len(self.beside)
+        parts = [self.below.new_zeros(n_fixed, 3)]
         if self.seen is not None:
             packed = self.seen.packed
             parts.append(sensors.displacement(self.seen.batch, packed.t_mids, packed.ray_indices))
@@ -143,9 +150,11 @@ class Questions:
     ) -> dict[str, Tensor]:
         """The weighted loss terms, from what the model says at `points`."""
         n_seen = len(self.seen.points) if self.seen is not None else 0
-        counts = [len(self.free), len(self.below), len(self.deep), n_seen]
+        counts = [len(self.free), len(self.below), len(self.deep), len(self.beside), n_seen]
         parts = [*counts, len(sdf) - sum(counts)]
-        of_free, of_below, of_deep, of_seen, of_probes = zip(sdf.split(parts), gradients.split(parts), strict=True)
+        of_free, of_below, of_deep, of_beside, of_seen, of_probes = zip(
+            sdf.split(parts), gradients.split(parts), strict=True
+        )
         terms = {"eikonal": config.w_eikonal * losses.eikonal_loss(gradients)}
         if self.seen is not None:
             image = render(
@@ -153,7 +162,7 @@ class Questions:
                 self.seen,
                 *of_seen,
                 inv_s=1 / now.blur,
-                displacement=None if displacement is None else displacement.split(parts)[3],
+                displacement=None if displacement is None else displacement.split(parts)[4],
             )
             batch = self.seen.batch
             errors = losses.color_errors(image.colors, image.opacity, batch.colors)
@@ -169,6 +178,9 @@ class Questions:
                 refines = displacement is not None
                 alike = compare(views, batch, crossings, model.sensors, occupancy, refines=refines)
                 terms["patches"] = config.w_patches * patch_loss(*alike, n_rays)
+        if counts[3] and config.w_bending:
+            bending = losses.bending_loss(of_seen[1].index_select(0, self.beside_of), of_beside[1])
+            terms["bending_seen"] = config.w_bending * bending
         if displacement is not None:
             terms["sensors"] = config.w_sensors * model.sensors.prior()
         if counts[0]:
@@ -182,6 +194,17 @@ class Questions:
         if self.probes is not None:
             terms |= self.probes.terms(model.sensors, *of_probes, config, now)
         return terms
+
+
+def _beside(
+    seen: RaySamples | None, beside: float, generator: torch.Generator
+) -> tuple[Float[Tensor, "pairs 3"], Int[Tensor, "pairs"]]:
+    """Neighbours of samples on photographs' rays, all of which are near the surface, and the samples' numbers."""
+    device = generator.device
+    if seen is None or not len(seen.points):
+        return torch.zeros(0, 3, device=device), torch.zeros(0, dtype=torch.long, device=device)
+    of = torch.randint(len(seen.points), (_PAIRS,), generator=generator, device=device)
+    return seen.points[of] + beside * torch.randn(_PAIRS, 3, generator=generator, device=device), of
 
 
 def _within(cells: Int[Tensor, "cells 3"], side: int, generator: torch.Generator) -> Float[Tensor, "deep 3"]:
