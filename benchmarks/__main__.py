@@ -8,6 +8,7 @@
     calibration  simulated captures with disturbed calibrations
     real         real captures, judged by what was held out
     reliability  runs that are killed, sweeps with sabotaged objects, what Ray costs
+    scale        what a whole data set costs, from finished runs
     surfaces     simulated shapes of four materials: ours, classical methods, ours with one part off
     fuzz         broken files of every kind, read by every reader: what crashes, how long, how much memory
 
@@ -29,6 +30,7 @@ _MODULES = {
     "calibration": "calibration",
     "real": "real",
     "reliability": "reliability",
+    "scale": "scale",
     "surfaces": "surfaces",
     "fuzz": "fuzz",
 }

@@ -164,6 +164,8 @@ def _change(holder: Any, key: Any, rng: Random, places: list[tuple[Any, Any]]) -
         other, other_key = rng.choice(places)
         holder[key] = deepcopy(other[other_key])
     elif isinstance(holder[key], int | float):
-        holder[key] = rng.choice((holder[key] * 1e6, -holder[key], holder[key] + 1, holder[key] * 2, str(holder[key])))
+        holder[key] = rng.choice(
+            (holder[key] * 1_000_000, -holder[key], holder[key] + 1, holder[key] * 2, str(holder[key]))
+        )
     elif isinstance(holder, list):
         holder.extend([holder[key]] * rng.choice((1, 2, 100)))

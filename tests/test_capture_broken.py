@@ -31,6 +31,7 @@ from tiny_captures import (
 from tiny_layouts import N_VIEWS, write_bop_scene, write_middlebury, write_nerfstudio, write_photos_with_model
 
 from neuralrecon.capture import Capture, read_capture, read_color, read_depth, read_mask
+from neuralrecon.capture.colmap_folders import image_folder
 from neuralrecon.errors import CalibrationError, CaptureError
 
 N_WHOLE = 15 * len(STOPS)
@@ -755,3 +756,8 @@ def test_a_decompression_bomb_is_refused_unread(whole: Capture) -> None:
         h.create_dataset("depth", shape=(100_000, 100_000), dtype=np.uint16, chunks=(1000, 1000))
     with pytest.raises(CaptureError, match=r"NP1_0\.h5.*want 1 to"):
         read_capture(whole.root)
+
+
+def test_an_image_with_a_name_too_long_for_any_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CaptureError, match=r"none of its images \(9999"):
+        image_folder(tmp_path, tmp_path / "sparse", ["9" * 300])

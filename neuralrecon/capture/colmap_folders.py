@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -36,12 +37,22 @@ def image_folder(root: Path, model: Path, names: list[str]) -> Path:
         raise CalibrationError(f"{model}: names the image {outside[0]!r}, want a path inside of the image folder")
     bases = dict.fromkeys([root, model, *model.parents[:2]] if model.is_absolute() else [root, model, model.parent])
     candidates = [folder for base in bases for folder in (base / "images", base)]
-    counts = [sum((folder / name).is_file() for name in names) for folder in candidates]
+    counts = [sum(_is_file(folder / name) for name in names) for folder in candidates]
     if not max(counts, default=0):
         raise CaptureError(
             f"{model}: none of its images ({listed(names)}) is in {root / 'images'} or {root}; restore the images"
         )
     return candidates[counts.index(max(counts))]
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is there; a name that is too long for any file is not."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def with_masks(capture: Capture, images: Path, findings: Findings) -> Capture:
@@ -53,7 +64,7 @@ def with_masks(capture: Capture, images: Path, findings: Findings) -> Capture:
     for image in capture.images:
         name = image.path.relative_to(images)
         names = (f"{name}.png", str(name.with_suffix(".png")), str(name))
-        found.append(replace(image, mask_path=next((m for n in names if (m := folder / n).is_file()), None)))
+        found.append(replace(image, mask_path=next((m for n in names if _is_file(m := folder / n)), None)))
     missing = [i.path.name for i in found if i.mask_path is None]
     if missing:
         findings.absent(f"{folder}: no mask (NAME.jpg.png or NAME.png) for {listed(missing)}")
