@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -18,7 +18,7 @@ from .light import Light
 _ASKED = 3  # views whose field colours are compared
 _FAR_OFF = 0.1  # sRGB by which a photograph may differ from the field's matte colour before it counts less
 _BEYOND_THRESHOLD = 0.02  # of its score, what a view counts that is under the threshold
-_FIELD = 1e-4  # weight of the field's colour beside that of the best view
+_FADE = 0.002  # of the usual best score, at which the photographs' colour is half the field's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +66,8 @@ def blended(
     eyes: Sequence[Eye],
     light: Light,
     expected: Float[Tensor, "points 3"],
-) -> tuple[Float[Tensor, "points 3"], Bool[Tensor, "points"]]:
-    """Unlit colours, and which points any photograph sees.
+) -> tuple[Float[Tensor, "points 3"], Float[Tensor, "points"]]:
+    """Unlit colours from the photographs, and in [0, 1] how far they are to be taken: 0 where no photograph looks.
 
     The mean of the photographs' colours, each as sensor and light leave it, weighted by what their score is above the
     face's threshold, and by how well they agree with what the field expects: w = s (1 + (off / far)^2)^-2.
@@ -78,16 +78,16 @@ def blended(
         part = points[which]
         pixels = eye.pixels(part.places)
         s = score(eye, part.places, part.normals, pixels)
+        best[which] = torch.maximum(best[which], s)
         s = (s - part.thresholds).clamp_min(0) + _BEYOND_THRESHOLD * s
         colors = unlit(fit, eye, eye.colors(pixels), part.normals, light)
         off = (colors - expected[which]).square().sum(dim=1) / _FAR_OFF**2
         w = s / (1 + off).square()
         sums.index_add_(0, which, w[:, None] * colors)
         weights.index_add_(0, which, w)
-        best[which] = torch.maximum(best[which], s)
     seen = best > 0
-    own = torch.where(seen, _FIELD * best, 1.0)
-    return (sums + own[:, None] * expected) / (weights + own)[:, None], seen
+    usual = float(best[seen].median()) if bool(seen.any()) else 1.0
+    return sums / weights.clamp_min(1e-30)[:, None], best / (best + _FADE * usual)
 
 
 def unlit(

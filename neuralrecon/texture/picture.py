@@ -19,7 +19,7 @@ from .eyes import view_rays
 from .light import Light
 from .stage import TexturedMesh
 
-_RAYS_A_SIDE = 3  # of each pixel, which is the mean of its area
+_RAYS_A_SIDE = 2  # of each pixel, which is the mean of its area
 _PIXELS_AT_ONCE = 1 << 15
 
 

@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 _LIGHT_POINTS = 4000
 _BLOCK = 2  # texels a side that share what the field expects
+_TAKEN_WHOLE = 0.98  # from which the photographs' colour is taken as it is
 MOST_SIZE = 4096
 # of glTF's materials, where 1 scatters light evenly
 ROUGHNESS = {
@@ -143,7 +144,10 @@ def bake(
         first, block = _blocks(texels)
         expected = matte_colors(fit, points[first], choice, eyes, light)[block]
     with _timed("blend", seconds):
-        colors, seen = blended(fit, points, choice, eyes, light, expected)
+        colors, taken = blended(fit, points, choice, eyes, light, expected)
+        rest = (taken < _TAKEN_WHOLE).nonzero()[:, 0]  # few, so the field is asked at each
+        own = matte_colors(fit, points[rest], choice, eyes, light)
+        colors[rest] = own.lerp(colors[rest], taken[rest, None])
         image = (texels.picture(colors.clamp(0, 1).numpy()) * 255).round().astype(np.uint8)
     report = BakeReport(
         closedness=closedness(simple),
@@ -151,7 +155,7 @@ def bake(
         n_charts=atlas.n_charts,
         n_photographs=len(photographs),
         filled_share=len(texels.index) / config.size**2,
-        seen_share=float(seen.float().mean()),
+        seen_share=float((taken > 0).float().mean()),
         seconds=seconds,
     )
     _log.info(
