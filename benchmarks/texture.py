@@ -27,7 +27,21 @@ from neuralrecon.train.run_folder import FIT_FOLDER, MESH_FILE, require_run
 from .report import table, write_json
 
 _FOLDER = Path("outputs/benchmarks/texture")
-_HEADER = ("run", "views", "field dB", "lit dB", "bare dB", "seen", "bake s", "size", "faces", "charts", "closed")
+_HEADER = (
+    "run",
+    "views",
+    "field dB",
+    "lit dB",
+    "bare dB",
+    "seen",
+    "bake s",
+    "size",
+    "faces",
+    "charts",
+    "closed",
+    "seam p95",
+    "within p95",
+)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -53,6 +67,7 @@ def row(name: str, report: TextureReport, sensors: str) -> list[object]:
     seconds = round(sum(bake.seconds.values()), 1)
     return [
         name, n_views, *psnr, f"{bake.seen_share:.1%}", seconds, bake.size, file.n_faces, bake.n_charts, closed,
+        bake.seams.across_p95, bake.seams.within_p95,
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import grid_sample, normalize
+from torch.nn.functional import normalize
 
 from ..evaluate.views import ViewReport, compare_views
 from ..scene import Photograph
@@ -17,6 +17,7 @@ from ..train import Fit
 from .caster import Caster
 from .eyes import view_rays
 from .light import Light
+from .look_up import looked_up
 from .stage import TexturedMesh
 
 _RAYS_A_SIDE = 2  # of each pixel, which is the mean of its area
@@ -80,10 +81,3 @@ def _seen(
     found = torch.zeros(len(hits.faces), 4)
     found[met] = torch.cat([recorded, torch.ones(len(met), 1)], dim=1)
     return found
-
-
-def looked_up(image: np.ndarray, uv: Float[Tensor, "points 2"]) -> Float[Tensor, "points 3"]:
-    """The picture at texture coordinates (v upwards), between texels' centres, in [0, 1]."""
-    picture = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-    at = torch.stack([2 * uv[:, 0] - 1, 1 - 2 * uv[:, 1]], dim=1)
-    return grid_sample(picture, at[None, None], align_corners=False, padding_mode="border")[0, :, 0].T

@@ -27,6 +27,7 @@ from .caster import Caster
 from .choice import Choice
 from .eyes import eyes_of
 from .light import Light
+from .seams import SeamSteps, seam_steps
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class BakeReport:
     n_photographs: int
     filled_share: float
     seen_share: float
+    seams: SeamSteps
     seconds: dict[str, float]
 
 
@@ -156,6 +158,7 @@ def bake(
         n_photographs=len(photographs),
         filled_share=len(texels.index) / config.size**2,
         seen_share=float((taken > 0).float().mean()),
+        seams=seam_steps(atlas, image),
         seconds=seconds,
     )
     _log.info(
