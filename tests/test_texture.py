@@ -296,7 +296,7 @@ def test_borders_of_charts_do_not_show(clean: tuple[list[Photograph], TexturedMe
     colors = np.eye(3, dtype=np.float32)[side[texels.face]]
     found = seam_steps(atlas, (texels.picture(colors) * 255).astype(np.uint8))
     # opposite colours differ by one in two of three channels
-    assert found.across_median == pytest.approx(2 / 3, abs=1e-4)
+    assert found.crease_median == pytest.approx(2 / 3, abs=1e-4)
     assert found.within_p95 < 1e-6
 
 

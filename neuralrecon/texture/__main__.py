@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -78,8 +79,7 @@ def photographs_of(run: Path) -> tuple[list[Photograph], list[Photograph]]:
         CaptureError: a photograph cannot be read.
     """
     try:
-        told = OmegaConf.to_container(OmegaConf.load(run / CONFIG_FILE))
-        settings = told["scene"]  # pyright: ignore
+        settings: Any = OmegaConf.to_container(OmegaConf.load(run / CONFIG_FILE)["scene"])
         wanted = SceneConfig(**{name: settings[name] for name in ("hold_out_every", "edge_px", "cache_limit_gb")})
         views = read_json(run / SUMMARY_FILE)["views"]
         names = [] if views is None else [view["name"] for view in views["views"]]

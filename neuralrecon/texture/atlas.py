@@ -99,7 +99,8 @@ class Texels:
     def of_corners(self, values: np.ndarray, faces: np.ndarray) -> Float32[np.ndarray, "texels k"]:
         """Values of vertices at the texels."""
         corners = faces[self.face]
-        return sum(self.weights[:, i, None] * values[corners[:, i]].astype(np.float32) for i in range(3))
+        first, second, third = (self.weights[:, i, None] * values[corners[:, i]].astype(np.float32) for i in range(3))
+        return first + second + third
 
     def picture(self, colors: Float32[np.ndarray, "texels 3"]) -> Float32[np.ndarray, "v u 3"]:
         """The whole picture: between the charts the colour of the nearest texel, so that filters mix in nothing else.

@@ -157,7 +157,7 @@ def _trust(
         jump = np.abs(np.diff(known, axis=axis)) > _STEEPEST * footprint * np.delete(known, 0, axis=axis)
         pad = [(1, 0), (0, 0)] if axis == 0 else [(0, 0), (1, 0)]
         broken |= np.pad(jump, pad) | np.pad(jump, [side[::-1] for side in pad])
-    bad = np.pad(~good | binary_dilation(broken), 1, constant_values=True)
+    bad = np.pad(~good | np.asarray(binary_dilation(broken), bool), 1, constant_values=True)
     away = np.asarray(distance_transform_edt(~bad))[1:-1, 1:-1]
     t = np.clip((away - 1) / _RAMP_CELLS, 0, 1)
     return (t * t * (3 - 2 * t)).astype(np.float32)
