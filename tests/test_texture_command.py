@@ -91,9 +91,11 @@ def test_other_photographs_held_out_than_the_summary_says_are_an_error(
     settings.write_text(settings.read_text().replace(f"hold_out_every: {HELD_OUT}", "hold_out_every: 4"))
     assert cli([f"run={other}", f"out={tmp_path / 'out'}"]) == 2
     assert "held out" in capsys.readouterr().err
-    (other / "summary.json").write_text("{}")
-    assert cli([f"run={other}", f"out={tmp_path / 'out'}"]) == 2
-    assert "damaged" in capsys.readouterr().err
+    for file, text in (("config.yaml", "scene: ["), ("config.yaml", "- scene"), ("summary.json", "{}")):
+        (other / file).write_text(text)
+        assert cli([f"run={other}", f"out={tmp_path / 'out'}"]) == 2
+        assert "damaged" in capsys.readouterr().err
+        shutil.copyfile(run / file, other / file)
     assert not (tmp_path / "out").exists()
 
 

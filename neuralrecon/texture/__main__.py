@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from ..capture.entries import Entry
 from ..config import Command, part_of
@@ -79,11 +80,12 @@ def photographs_of(run: Path) -> tuple[list[Photograph], list[Photograph]]:
         CaptureError: a photograph cannot be read.
     """
     try:
-        settings: Any = OmegaConf.to_container(OmegaConf.load(run / CONFIG_FILE)["scene"])
+        told: Any = OmegaConf.load(run / CONFIG_FILE)
+        settings: Any = OmegaConf.to_container(told["scene"])
         wanted = SceneConfig(**{name: settings[name] for name in ("hold_out_every", "edge_px", "cache_limit_gb")})
         views = read_json(run / SUMMARY_FILE)["views"]
         names = [] if views is None else [view["name"] for view in views["views"]]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, YAMLError) as error:
         raise ConfigError(
             f"run={run}: {CONFIG_FILE} or {SUMMARY_FILE} is damaged ({error}); give the command of the run again with "
             "overwrite=true"
