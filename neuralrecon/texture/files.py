@@ -28,9 +28,9 @@ FILES = tuple(f"{NAME}.{suffix}" for suffix in ("glb", "png", "mtl", "obj"))
 class TextureReport:
     """What is in texture.json beside the light.
 
-    `file` is the closedness of what was read back from the .glb, its vertices joined again. The `psnr_db` are means
-    over the photographs held out (over the DSLRs' alone in `n_`), of the fit's own rendering, of the mesh in the
-    room's light, and of its bare picture; None without photographs held out.
+    `file` is the closedness of what was read back from the .glb, its vertices joined again. `field`, `lit` and `bare`
+    compare the photographs held out with the fit's own rendering, with the mesh in the room's light, and with its bare
+    picture; None without photographs held out.
     """
 
     bake: BakeReport
