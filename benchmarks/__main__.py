@@ -10,6 +10,7 @@
     reliability  runs that are killed, sweeps with sabotaged objects, what Ray costs
     scale        what a whole data set costs, from finished runs
     surfaces     simulated shapes of four materials: ours, classical methods, ours with one part off
+    texture      textured meshes of finished runs against the photographs held out
     fuzz         broken files of every kind, read by every reader: what crashes, how long, how much memory
 
 The README's picture is drawn by python -m benchmarks.overview.
@@ -32,6 +33,7 @@ _MODULES = {
     "reliability": "reliability",
     "scale": "scale",
     "surfaces": "surfaces",
+    "texture": "texture",
     "fuzz": "fuzz",
 }
 

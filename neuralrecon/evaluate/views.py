@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,6 +20,9 @@ from .image import evaluate_image
 
 _log = logging.getLogger(__name__)
 _RAYS_PER_BLOCK = 4096
+
+# Of a photograph's crop: colours over black in [0, 1] as its sensor records them, and opacity.
+Render = Callable[[Photograph], tuple[Float[np.ndarray, "v u 3"], Float[np.ndarray, "v u"]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +47,21 @@ class ViewReport:
 
 def evaluate_views(fit: Fit, scene: Scene) -> ViewReport:
     """Render each photograph that the scene holds out, and compare. Around the silhouettes both images are black."""
+    report = compare_views(scene.held_out, partial(render_photograph, fit))
+    _log.info(
+        "%d photographs held out: PSNR %.2f dB, silhouette IoU %.4f",
+        len(report.views),
+        report.psnr_db,
+        report.silhouette_iou,
+    )
+    return report
+
+
+def compare_views(photographs: Sequence[Photograph], render: Render) -> ViewReport:
+    """Compare each photograph with what `render` shows in its crop: colours over black, and opacity."""
     views = []
-    for photograph in scene.held_out:
-        colors, opacity = render_photograph(fit, photograph)
+    for photograph in photographs:
+        colors, opacity = render(photograph)
         inside = photograph.inside
         photo = photograph.rgb.astype(np.float64) / 255 * inside[..., None]
         report = evaluate_image(colors, photo, silhouette=opacity > 0.5, photo_silhouette=inside)
@@ -59,12 +76,6 @@ def evaluate_views(fit: Fit, scene: Scene) -> ViewReport:
     means = {
         name: float(np.mean([getattr(view, name) for view in views])) for name in ("psnr_db", "ssim", "silhouette_iou")
     }
-    _log.info(
-        "%d photographs held out: PSNR %.2f dB, silhouette IoU %.4f",
-        len(views),
-        means["psnr_db"],
-        means["silhouette_iou"],
-    )
     return ViewReport(**means, views=tuple(views))
 
 

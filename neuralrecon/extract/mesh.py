@@ -72,6 +72,27 @@ def extract_mesh(fit: Fit, config: MeshConfig | None = None) -> trimesh.Trimesh:
     return mesh
 
 
+def simplify_mesh(mesh: trimesh.Trimesh, target_faces: int) -> trimesh.Trimesh:
+    """A closed mesh with about this many faces, still one closed, outward-oriented body; without colours.
+
+    Positions are those that float32 can hold, as meshes are written.
+
+    Raises:
+        MeshError: it is not closed, or does not stay so.
+    """
+    surface = Surface(vertices=np.asarray(mesh.vertices, np.float64), faces=np.asarray(mesh.faces, np.int32))
+    if target_faces and target_faces < len(surface.faces):
+        surface = _simplified(surface, target_faces)
+    exact = surface.largest_body()
+    surface = Surface(vertices=exact.vertices.astype(np.float32).astype(np.float64), faces=exact.faces)
+    if not surface.is_closed():
+        raise MeshError(
+            f"a mesh of {len(mesh.faces)} faces made simpler to {len(surface.faces)} is not closed; give a closed one, "
+            "or another target_faces"
+        )
+    return trimesh.Trimesh(surface.vertices, surface.faces, process=False)
+
+
 def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
     """Write in the format of the suffix: .ply, .obj, .glb or .stl (which has no colours).
 
@@ -110,7 +131,8 @@ def _require_room(fit: Fit, voxel: float) -> None:
 def _simplified(surface: Surface, target_faces: int) -> Surface:
     """Quadric edge collapse (Garland and Heckbert 1997)."""
     vertices, faces = fast_simplification.simplify(surface.vertices, surface.faces, target_count=target_faces)[:2]
-    return Surface(vertices=np.asarray(vertices, np.float64), faces=np.asarray(faces, np.int32))
+    surface = Surface(vertices=np.asarray(vertices, np.float64), faces=np.asarray(faces, np.int32))
+    return surface.without_folds()
 
 
 def _vertex_colors(fit: Fit, surface: Surface) -> np.ndarray:

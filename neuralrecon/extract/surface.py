@@ -58,6 +58,24 @@ class Surface:
         back.sort()
         return np.array_equal(forth, back) and bool((forth[1:] > forth[:-1]).all()) and self.volume() > 0
 
+    def without_folds(self) -> Surface:
+        """Without pairs of faces that lie on each other back to back, as edge collapses leave behind.
+
+        Such a pair hangs on one edge, which it gives two faces too many, and encloses nothing: without it the edge is
+        closed again.
+        """
+        faces = self.faces
+        while True:
+            _, name, count = np.unique(np.sort(faces, axis=1), axis=0, return_inverse=True, return_counts=True)
+            single = count[name.ravel()] == 1
+            if single.all():
+                break
+            faces = faces[single]
+        used = np.zeros(len(self.vertices), bool)
+        used[faces] = True
+        names = np.cumsum(used, dtype=np.int32) - np.int32(1)
+        return Surface(vertices=self.vertices[used], faces=names[faces])
+
     def largest_body(self) -> Surface:
         """The connected part that encloses most."""
         count, body = len(self.vertices), np.arange(len(self.vertices), dtype=np.int32)

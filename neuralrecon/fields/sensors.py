@@ -122,7 +122,20 @@ class SensorModel(nn.Module):
             of_ray = torch.arange(len(distances), device=distances.device)
         return ray_motion(shift, spread, distances, of_ray)
 
+    @torch.no_grad()
+    def corrected_axes(self, batch: ColorRays) -> Rays:
+        """As `corrected_color`, but directions keep the length that the lens gives them.
+
+        For a batch whose directions are a camera's three axes this is where the camera now is thought to be: the
+        matrix with these columns takes x and y on its plane z = 1 (undistorted) to directions.
+        """
+        return self._moved(batch.rays, batch)
+
     def _corrected(self, rays: Rays, batch: ColorRays | DepthRays) -> Rays:
+        moved = self._moved(rays, batch)
+        return Rays(origins=moved.origins, directions=torch.nn.functional.normalize(moved.directions, dim=1))
+
+    def _moved(self, rays: Rays, batch: ColorRays | DepthRays) -> Rays:
         """To first order: turns are a few hundredths of a degree."""
         turn, shift, lens = self._motion(batch.world_from_cam, batch.sensors)
         directions = rays.directions + torch.linalg.cross(turn, rays.directions)
@@ -130,8 +143,7 @@ class SensorModel(nn.Module):
         origins = rays.origins + shift
         turn, shift = self._object_motion(batch.stops)
         origins = origins + shift + torch.linalg.cross(turn, origins - self.pivot)
-        directions = directions + torch.linalg.cross(turn, directions)
-        return Rays(origins=origins, directions=torch.nn.functional.normalize(directions, dim=1))
+        return Rays(origins=origins, directions=directions + torch.linalg.cross(turn, directions))
 
     def _motion(self, world_from_cam: Tensor, sensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # index_select, not [sensors]: the latter's backward adds in an order that is not always the same

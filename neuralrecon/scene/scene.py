@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -122,9 +121,8 @@ class Scene:
         """
         config = config or SceneConfig()
         floor_m = 0.0 if capture.has_table else None
-        photographs = _read_photographs(capture, config, folder)
         depths = capture.images_of(SensorKind.depth)
-        held_out, kept = _split(photographs, config.hold_out_every)
+        kept, held_out = read_photographs(capture, config, folder)
         silhouettes = list(in_parallel("outlines measured", lambda p: p.silhouette(config.edge_px), kept))
         if capture.depth_is_masked:
             weight = 1 / min(max(len(depths) // 8, 1), 4)
@@ -181,18 +179,29 @@ class Scene:
         return self.unit_from_world.scale * self.world_per_mm
 
 
-def _read_photographs(capture: Capture, config: SceneConfig, folder: Path | None) -> list[Photograph]:
+def read_photographs(
+    capture: Capture, config: SceneConfig, folder: Path | None = None
+) -> tuple[list[Photograph], list[Photograph]]:
+    """The photographs that have outlines, cropped: those that training draws from, and those held out.
+
+    Args:
+        folder: where the crops are kept as a file; without it they are held in memory.
+
+    Raises:
+        CaptureError: a file that cannot be read.
+        ConfigError: the crops do not fit on the disk, or are more than `cache_limit_gb`.
+    """
     names = [s.name for s in capture.sensors]
     stops = {f.name: i for i, f in enumerate(capture.frames)}
     images = [i for i in capture.images_of(SensorKind.color) if i.mask_path is not None]
     if not images:
-        return []
+        return [], []
     margin_px = config.edge_px + 2
     if folder is None:
         store, crops = crops_in_memory(capture, images, margin_px)
     else:
         store, crops = crops_on_disk(capture, images, margin_px, folder, config.cache_limit_gb)
-    return [
+    photographs = [
         Photograph(
             name=image.path.name,
             camera=camera_of(capture, image),
@@ -205,18 +214,15 @@ def _read_photographs(capture: Capture, config: SceneConfig, folder: Path | None
         )
         for image, crop in zip(images, crops, strict=True)
     ]
+    every = config.hold_out_every
+    held_out = [p for i, p in enumerate(photographs) if every and i % every == every - 1]
+    kept = [p for i, p in enumerate(photographs) if not every or i % every != every - 1]
+    return kept, held_out
 
 
 def _lights_from_world(frame: Frame) -> torch.Tensor:
     """Rotation into the frame in which the lights stand still: the rig's on a turntable, else the world itself."""
     return torch.eye(3, dtype=torch.float64) if frame.angle_deg is None else frame.rig_from_world.rotation
-
-
-def _split(photographs: Sequence[Photograph], every: int) -> tuple[list[Photograph], list[Photograph]]:
-    if every == 0:
-        return [], list(photographs)
-    held_out = [p for i, p in enumerate(photographs) if i % every == every - 1]
-    return held_out, [p for i, p in enumerate(photographs) if i % every != every - 1]
 
 
 def _silhouette_of_depth(capture: Capture, image: Image, weight: float) -> Silhouette:

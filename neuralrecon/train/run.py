@@ -18,9 +18,10 @@ from ..evaluate.views import ViewReport, evaluate_views
 from ..extract import extract_mesh, write_mesh
 from ..files import replacing, write_npz
 from ..label import depth_inliers, surface_evidence, write_depth_inliers, write_labels
-from ..scene import Scene
+from ..scene import Scene, read_photographs
 from ..segment import MasksFrom, outlined, segment
 from ..simulate import simulate
+from ..texture import TextureReport, require_xatlas, texture_run
 from . import Fit, device_of, fit
 from .checkpoint import has_fit, load_training
 from .interrupts import Interrupts, interrupts
@@ -72,6 +73,8 @@ def run(config: RunConfig) -> RunSummary:
     """
     stages = Stages()
     device_of(config.device)  # before anything is written
+    if config.texture:
+        require_xatlas()
     name = config.object.name if config.capture is None else config.capture.resolve().stem
     folder = RunFolder.chosen(config.out, name, settings_of(config), overwrite=config.overwrite)
     with kept_log() as log_to, interrupts() as asked, held(folder, stages, log_to) as open_folder:
@@ -216,6 +219,7 @@ def _products(
         report = evaluate_files(file, truth, config.evaluate, capture=capture) if truth.exists() else None
         views = evaluate_views(result, scene) if scene.held_out else None
         verdict = _verdict(mesh, scene, evidence, views, config)
+    texture = _texture(mesh, result, scene, capture, config, folder, views, stages) if config.texture else None
     return RunSummary(
         name=capture.name,
         folder=folder.path,
@@ -235,10 +239,26 @@ def _products(
         labels=labels,
         report=report,
         views=views,
+        texture=texture,
         seconds=stages.seconds,
         peak_memory_mb=stages.peak_memory_mb,
         versions=versions(),
     )
+
+
+def _texture(
+    mesh: trimesh.Trimesh,
+    result: Fit,
+    scene: Scene,
+    capture: Capture,
+    config: RunConfig,
+    folder: RunFolder,
+    views: ViewReport | None,
+    stages: Stages,
+) -> TextureReport:
+    with stages.timed("texture"):
+        photographs = read_photographs(capture, config.scene, folder.path / CROP_FOLDER)
+        return texture_run(mesh, result, photographs, folder.path, surface=scene.surface.kind, field=views)
 
 
 def _verdict(

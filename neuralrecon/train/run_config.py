@@ -55,6 +55,7 @@ class RunConfig:
         every_nth_stop: use every n-th stop of the turntable.
         downscale: divide the sides of the photographs by this.
         formats: further formats of the mesh, beside mesh.ply.
+        texture: whether mesh_textured.glb and .obj are made, too; needs the extra "texture".
         calibration: the capture's own (given), that one refined, or a new one from the photographs alone (photos);
             auto refines, and takes the given one where too little can be matched. Photographs without a calibration
             are calibrated from nothing, but for refine.
@@ -81,6 +82,7 @@ class RunConfig:
     every_nth_stop: int = 1
     downscale: int = 1
     formats: list[MeshFormat] = field(default_factory=list)
+    texture: bool = False
     calibration: CalibrationFrom = CalibrationFrom.auto
     masks: MasksFrom = MasksFrom.auto
     surface: SurfaceKind = SurfaceKind.auto

@@ -45,10 +45,12 @@ _OURS = (
     INLIER_FOLDER,
     EVIDENCE_FILE,
     "mesh.*",
+    "mesh_textured.*",
+    "texture.json",
 )
 # what `replacing` leaves when it is killed
 _HALF = re.compile(r"\..+\.\d+(\.\w+)?")
-_OUR_HALF = re.compile(r"\.(config|summary|failure|capture_used|evidence|mesh)\.\d+\.\w+")
+_OUR_HALF = re.compile(r"\.(config|summary|failure|capture_used|evidence|mesh|mesh_textured|texture)\.\d+\.\w+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

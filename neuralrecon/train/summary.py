@@ -12,6 +12,7 @@ from pathlib import Path
 from ..evaluate import Closedness, MeshReport
 from ..evaluate.views import ViewReport
 from ..label import LabelSummary, SensorInliers
+from ..texture import TextureReport
 from .verdict import Verdict
 
 _VERSIONS_OF = (
@@ -26,9 +27,10 @@ class RunSummary:
 
     `seconds` and `peak_memory_mb` are per stage; the latter is the most that the process had held by the stage's end.
     `verdict` says whether the mesh is of use. `report` is None without ground truth, `views` without photographs held
-    out. `left_out` is what the capture lacks. `calibration` is given, refined or photos; `surface` is the kind that was
-    taken, `surface_reason` why. `depth` tells what the depth sensors read on the object and what is believed of it.
-    `unit` of the world and the mesh is m or unscaled. `size_mm` is None if that is not known.
+    out, `texture` if none was asked for. `left_out` is what the capture lacks. `calibration` is given, refined or
+    photos; `surface` is the kind that was taken, `surface_reason` why. `depth` tells what the depth sensors read on the
+    object and what is believed of it. `unit` of the world and the mesh is m or unscaled. `size_mm` is None if that is
+    not known.
     """
 
     name: str
@@ -49,6 +51,7 @@ class RunSummary:
     labels: LabelSummary
     report: MeshReport | None
     views: ViewReport | None
+    texture: TextureReport | None
     seconds: dict[str, float]
     peak_memory_mb: dict[str, float]
     versions: dict[str, str]
