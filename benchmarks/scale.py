@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import mean
 
@@ -74,18 +74,19 @@ def main(words: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(words)
     costs = [cost_of(run) for run in args.runs]
     rows = [
-        [c.name, c.n_photos, sum(c.seconds.values()), c.total(args.photos), c.peak_mb, c.kept_mb, c.remade_mb]
+        [
+            c.name,
+            *map(round, (c.n_photos, sum(c.seconds.values()), c.total(args.photos), c.peak_mb, c.kept_mb, c.remade_mb)),
+        ]
         for c in costs
     ]
     header = ["run", "photographs", "s", f"s with {args.photos}", "peak MB", "kept MB", "made again MB"]
     print(table(header, rows))
     queues = [queued(costs, n, w, args) for n, w in zip(args.objects, args.workers, strict=True)]
     header = ["objects", "workers", "hours", "busy", "worker hours", "kept TB"]
-    print(table(header, [[q.n_objects, q.n_workers, q.hours, q.busy, q.worker_hours, q.kept_tb] for q in queues]))
+    print(table(header, [_rounded(q) for q in queues]))
     books = [bookkeeping(n) for n in args.tables]
-    print(
-        table(["objects", "tables written s", "outcomes read s"], [[b.n_objects, b.write_s, b.read_s] for b in books])
-    )
+    print(table(["objects", "tables written s", "outcomes read s"], [_rounded(b) for b in books]))
     print(write_json(args.out / "scale.json", photos=args.photos, costs=costs, queues=queues, bookkeeping=books))
     return 0
 
@@ -141,6 +142,10 @@ def bookkeeping(n_objects: int) -> Bookkeeping:
         written = time.perf_counter()
         assert len(read_outcomes(Path(folder))) == n_objects
         return Bookkeeping(n_objects=n_objects, write_s=written - started, read_s=time.perf_counter() - written)
+
+
+def _rounded(row: Queue | Bookkeeping) -> list[float]:
+    return [round(value, 3) for value in astuple(row)]
 
 
 def _parser() -> argparse.ArgumentParser:
