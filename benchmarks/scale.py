@@ -1,8 +1,9 @@
 """What a whole data set costs: stages and bytes of finished runs, a queue of such objects, and the table of a sweep.
 
-    python -m benchmarks scale outputs/cup outputs/box [--objects 202 100000] [--photos 1200] [--workers 8 1000]
+    python -m benchmarks scale outputs/cup outputs/box [--objects 202 100000] [--photos 1800] [--workers 8 1000]
 
-Stages whose time grows with the photographs are scaled to --photos; the rest is as measured. See README.md here.
+Stages whose time grows with the images, depth frames too, are scaled to --photos; the rest is as measured. See
+README.md here.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Cost:
     remade_mb: float
 
     def total(self, n_photos: int) -> float:
-        """Seconds with so many photographs."""
+        """Seconds with so many images."""
         more = n_photos / self.n_photos
         return sum(s * (more if stage in BY_PHOTOGRAPH else 1.0) for stage, s in self.seconds.items())
 
@@ -80,7 +81,7 @@ def main(words: Sequence[str] | None = None) -> int:
         ]
         for c in costs
     ]
-    header = ["run", "photographs", "s", f"s with {args.photos}", "peak MB", "kept MB", "made again MB"]
+    header = ["run", "images", "s", f"s with {args.photos}", "peak MB", "kept MB", "made again MB"]
     print(table(header, rows))
     queues = [queued(costs, n, w, args) for n, w in zip(args.objects, args.workers, strict=True)]
     header = ["objects", "workers", "hours", "busy", "worker hours", "kept TB"]
@@ -154,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     add("runs", nargs="+", type=Path, help="folders of finished runs")
     add("--objects", nargs="+", type=int, default=[202, 100_000], help="(%(default)s)")
     add("--workers", nargs="+", type=int, default=[8, 1000], help="objects at a time, one for each of --objects")
-    add("--photos", type=int, default=1200, help="photographs of a capture (%(default)s)")
+    add("--photos", type=int, default=1800, help="images of a capture, depth frames too (%(default)s)")
     add("--tables", nargs="+", type=int, default=[202, 1000, 4000], help="objects in a sweep's table (%(default)s)")
     add("--killed", type=float, default=0.02, help="share of objects that are killed half-way (%(default)s)")
     add("--seed", type=int, default=0)
