@@ -138,7 +138,8 @@ def observed_points(model: Model, capture: Capture, base: Path) -> SparsePoints:
 def write_model(capture: Capture, points: SparsePoints | None, folder: Path, base: Path) -> None:
     """The capture's images with their sensors and frames as a binary COLMAP model in an existing folder.
 
-    Images are named by their paths from `base`. Cameras, frames and images are numbered from 1 in the capture's order; those without images are left out.
+    Images are named by their paths from `base`. Cameras, frames and images are numbered from 1 in the capture's order;
+    those without images are left out.
     """
     reconstruction = pycolmap.Reconstruction()
     used = {i.sensor for i in capture.images}

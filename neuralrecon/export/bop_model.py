@@ -45,8 +45,8 @@ class Symmetries:
                 _require_rigid(np.array(matrix).reshape(4, 4))
         except (OSError, TypeError, AttributeError, LookupError, ValueError) as error:
             raise ConfigError(
-                f"symmetries={file}: {type(error).__name__}: {error}; want an object with symmetries_discrete (lists of "
-                "16 numbers, rigid) and symmetries_continuous (objects with axis and offset)"
+                f"symmetries={file}: {type(error).__name__}: {error}; want an object with symmetries_discrete (lists "
+                "of 16 numbers, rigid) and symmetries_continuous (objects with axis and offset)"
             ) from error
         return Symmetries(discrete=discrete, continuous=continuous)
 

@@ -1,16 +1,26 @@
-"""A solid as convex parts, which is what simulators collide. The only user of CoACD."""
+"""A solid as convex parts, which is what simulators collide."""
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import trimesh
+from jaxtyping import Float
 
 from ..errors import ConfigError, ExportError
+from ..files import read_npz
 from .visual import simplified
 
+_log = logging.getLogger(__name__)
+_SCRIPT = Path(__file__).with_name("coacd_child.py")
 _LEAST_SHARE = 1e-5
 
 
@@ -29,7 +39,7 @@ def convex_parts(
 
     Raises:
         ConfigError: CoACD is not installed.
-        ExportError: nothing solid is left.
+        ExportError: CoACD cannot take the solid apart, or no part has a volume.
     """
     hulls = [mesh.convex_hull] if most_parts == 1 else _decomposed(mesh, concavity, most_parts, n_faces, seed)
     least = _LEAST_SHARE * float(mesh.volume)
@@ -42,22 +52,33 @@ def convex_parts(
 def _decomposed(
     mesh: trimesh.Trimesh, concavity: float, most_parts: int, n_faces: int, seed: int
 ) -> list[trimesh.Trimesh]:
-    coacd = _coacd()
-    coacd.set_log_level("error")
-    fewer = simplified(mesh, n_faces)
-    found = coacd.run_coacd(
-        coacd.Mesh(np.asarray(fewer.vertices, np.float64), np.asarray(fewer.faces, np.int32)),
-        threshold=concavity,
-        max_convex_hull=most_parts,
-        seed=seed,
-    )
-    return [trimesh.convex.convex_hull(np.asarray(vertices)) for vertices, _ in found if len(vertices) > 3]
-
-
-def _coacd() -> Any:
-    try:
-        return importlib.import_module("coacd")
-    except ImportError as error:
+    """By CoACD on the simplified solid; if that ends it, on the solid made of voxels, which has no flaws left."""
+    if importlib.util.find_spec("coacd") is None:
         raise ConfigError(
             'convex parts need CoACD: pip install -e ".[sim]", or take body.most_parts=1, the convex hull'
-        ) from error
+        )
+    fewer = simplified(mesh, n_faces)
+    settings = {"threshold": concavity, "max_convex_hull": most_parts, "seed": seed}
+    try:
+        found = _by_coacd(fewer, settings)
+    except ExportError as error:
+        _log.info("convex parts: %s; once more on a remeshed solid", error)
+        found = _by_coacd(fewer, settings | {"preprocess_mode": "on"})
+    return [trimesh.convex.convex_hull(points) for points in found if len(points) > 3]
+
+
+def _by_coacd(mesh: trimesh.Trimesh, settings: dict[str, Any]) -> list[Float[np.ndarray, "corners 3"]]:
+    """Corners of each part. CoACD runs in a process of its own: what it cannot do ends the process that it is in."""
+    with TemporaryDirectory() as temporary:
+        solid, parts = Path(temporary) / "solid.npz", Path(temporary) / "parts.npz"
+        np.savez(solid, vertices=np.asarray(mesh.vertices, np.float64), faces=np.asarray(mesh.faces, np.int32))
+        # -P: the script's own folder is no place to import from
+        words = [sys.executable, "-P", str(_SCRIPT), str(solid), str(parts), json.dumps(settings)]
+        done = subprocess.run(words, capture_output=True, text=True)
+        if done.returncode != 0 or not parts.exists():
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            raise ExportError(
+                f"CoACD ended with status {done.returncode} ({lines[-1].strip()}); take other body.part_faces, or "
+                "body.most_parts=1, the convex hull"
+            )
+        return list(read_npz(parts).values())

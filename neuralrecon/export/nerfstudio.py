@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import trimesh
 
-from ..capture import Capture, SparsePoints, write_transforms
+from ..capture import Capture, SensorKind, SparsePoints, write_transforms
 from ..files import replacing
 from .photographs import Images, gathered
+from .registered import depth_partners
 from .visual import vertex_colors
+
+_log = logging.getLogger(__name__)
 
 POINT_FILE = "points.ply"
 # what nerfstudio takes a raw unit of depth for unless it is told otherwise
@@ -31,13 +35,41 @@ def write_nerfstudio(
         ExportError: no photograph, or a file cannot be linked.
         CaptureError: a mask or a depth map cannot be read.
     """
-    there = gathered(capture, folder, images, depth_unit_m=_DEPTH_UNIT_M if capture.is_metric else None)
+    outlined = _outlined(capture)
+    there = gathered(outlined, folder, images, depth_unit_m=_DEPTH_UNIT_M if _has_depth(outlined) else None)
     if points is not None:
         cloud = trimesh.PointCloud(points.xyz, colors=points.rgb)
         with replacing(folder / POINT_FILE) as temporary:
             cloud.export(temporary)
         there = replace(there, points_path=folder / POINT_FILE)
     return write_transforms(there, folder)
+
+
+def _outlined(capture: Capture) -> Capture:
+    """Without photographs that have no outline, if others have one."""
+    photographs = capture.images_of(SensorKind.color)
+    bare = {i for i in photographs if i.mask_path is None}
+    if not bare or len(bare) == len(photographs):
+        return capture
+    _log.warning("nerfstudio: %d of %d photographs have no outline and are left out", len(bare), len(photographs))
+    return replace(capture, images=tuple(i for i in capture.images if i not in bare))
+
+
+def _has_depth(capture: Capture) -> bool:
+    """Whether all photographs can have depth."""
+    if not capture.is_metric or not capture.images_of(SensorKind.depth):
+        return False
+    partners = depth_partners(capture)
+    without = dict.fromkeys(
+        i.sensor for i in capture.images_of(SensorKind.color) if (i.sensor, i.frame) not in partners
+    )
+    if without:
+        _log.warning(
+            "nerfstudio: depth is left out, for no depth sensor is nearest to photographs of %s; leave those sensors "
+            "out (sensors=) to have it",
+            ", ".join(without),
+        )
+    return not without
 
 
 def surface_points(mesh: trimesh.Trimesh, n_points: int, seed: int = 0) -> SparsePoints:

@@ -48,8 +48,8 @@ def registered_depth(
     """A depth map as another camera sees it: metres along that camera's axis at its pixels' centres, 0 = unknown.
 
     Readings side by side on one surface are joined by triangles, and the other camera's rays take the nearest. Where
-    depth jumps, nothing is joined; what lies behind an edge stays unknown. A map that the camera took itself is
-    returned as it is.
+    depth jumps, nothing is joined; what lies behind an edge stays unknown, and so does what is met from behind. A map
+    that the camera took itself is returned as it is.
 
     Raises:
         CaptureError: the depth map cannot be read.
@@ -69,7 +69,9 @@ def registered_depth(
         rays = camera.rays(pixel_centres(camera.width, camera.height)).reshape(-1, 3)
         # rays have z = 1: what the tree measures along them is depth
         out = scene.run(np.zeros(rays.shape, np.float32), rays.numpy().astype(np.float32), output=True)
-        seen = np.where(out["primID"] >= 0, out["tfar"], 0).astype(np.float32).reshape(seen.shape)
+        from_front = np.einsum("ij,ij->i", out["Ng"], rays.numpy()) < 0
+        hit = (out["primID"] >= 0) & from_front
+        seen = np.where(hit, out["tfar"], 0).astype(np.float32).reshape(seen.shape)
     return seen
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ..capture import Capture, SensorKind, SparsePoints, read_points
 from ..evaluate import read_mesh
-from ..train.run_folder import CALIBRATION_FOLDER, MESH_FILE, origin_of, require_run, used_capture
-from .stage import Exported, ExportConfig, ExportFormat, export
+from ..files import read_json
+from ..train.run_folder import CALIBRATION_FOLDER, MESH_FILE, SUMMARY_FILE, origin_of, require_run, used_capture
+from .stage import ExportConfig, Exported, ExportFormat, export
 
 EXPORT_FOLDER = "export"
 
@@ -52,7 +53,7 @@ def export_run(
 def _points(run: Path, capture: Capture) -> SparsePoints | None:
     """What the calibration found, seen in the capture's photographs; None if the run's calibration was given."""
     model = run / CALIBRATION_FOLDER / "model"
-    if not model.is_dir():
+    if read_json(run / SUMMARY_FILE).get("calibration") == "given" or not model.is_dir():
         return None
     photographs = replace(capture, images=capture.images_of(SensorKind.color), points_path=model)
     points = read_points(photographs)

@@ -36,7 +36,7 @@ class Undistortion:
         """Bilinear; black where the distorted image has nothing."""
         if self.grid is None:
             return rgb
-        planes = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1).float()
+        planes = torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float()
         return self._sampled(planes).permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
 
     def mask(self, mask: Bool[np.ndarray, "v u"]) -> Bool[np.ndarray, "v u"]:
