@@ -167,8 +167,7 @@ def _photograph(capture: Capture, image: Image, undistortion: Undistortion, file
     if as_it_is and image.path.suffix.lower() in _COPIED:
         return image.path
     pixels = undistortion.image(read_color(capture, image))
-    with replacing(file) as temporary:
-        PILImage.fromarray(pixels).save(temporary, quality=config.jpeg_quality)
+    PILImage.fromarray(pixels).save(file, quality=config.jpeg_quality)
     return file
 
 

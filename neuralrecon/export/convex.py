@@ -20,6 +20,7 @@ from ..files import read_npz
 from .visual import simplified
 
 _log = logging.getLogger(__name__)
+_VOXELS = 80  # along the longest side, where nothing else helps: parts become about one voxel thicker
 _SCRIPT = Path(__file__).with_name("coacd_child.py")
 _LEAST_SHARE = 1e-5
 
@@ -46,25 +47,31 @@ def convex_parts(
     parts = sorted((h for h in hulls if h.volume > least), key=lambda h: -h.volume)
     if not parts:
         raise ExportError(f"no convex part of the mesh has a volume (of {mesh.volume:.3g} m3); choose other settings")
+    filled = sum(float(h.volume) for h in parts) / float(mesh.volume)
+    _log.info("convex parts: %d, together %.2f of the solid's volume", len(parts), filled)
     return tuple(trimesh.Trimesh(h.vertices, h.faces, process=False) for h in parts)
 
 
 def _decomposed(
     mesh: trimesh.Trimesh, concavity: float, most_parts: int, n_faces: int, seed: int
 ) -> list[trimesh.Trimesh]:
-    """By CoACD on the simplified solid; if that ends it, on the solid made of voxels, which has no flaws left."""
+    """By CoACD on the simplified solid; where its flaws end CoACD, with other faces; at last on a solid of voxels."""
     if importlib.util.find_spec("coacd") is None:
         raise ConfigError(
             'convex parts need CoACD: pip install -e ".[sim]", or take body.most_parts=1, the convex hull'
         )
-    fewer = simplified(mesh, n_faces)
     settings = {"threshold": concavity, "max_convex_hull": most_parts, "seed": seed}
-    try:
-        found = _by_coacd(fewer, settings)
-    except ExportError as error:
-        _log.info("convex parts: %s; once more on a remeshed solid", error)
-        found = _by_coacd(fewer, settings | {"preprocess_mode": "on"})
-    return [trimesh.convex.convex_hull(points) for points in found if len(points) > 3]
+    remeshed = {"preprocess_mode": "on", "preprocess_resolution": _VOXELS}
+    for count, more in ((n_faces, {}), (3 * n_faces // 2, {}), (n_faces, remeshed)):
+        try:
+            found = _by_coacd(simplified(mesh, count), settings | more)
+        except ExportError as error:
+            if more:
+                raise
+            _log.info("convex parts from %d faces: %s; once more", count, error)
+        else:
+            return [trimesh.convex.convex_hull(points) for points in found if len(points) > 3]
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _by_coacd(mesh: trimesh.Trimesh, settings: dict[str, Any]) -> list[Float[np.ndarray, "corners 3"]]:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..files import flush
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -32,9 +31,6 @@ def whole_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     new.mkdir()
     try:
         yield new
-        for file in new.rglob("*"):
-            if file.is_file():
-                flush(file)
         if target.exists():
             target.rename(old)
         new.rename(target)

@@ -13,7 +13,6 @@ from PIL import Image as PILImage
 
 from ..capture import Capture, Image, Sensor, SensorKind, read_mask
 from ..errors import ExportError
-from ..files import replacing
 from .folders import file_names
 from .registered import depth_partners, registered_depth
 
@@ -34,7 +33,7 @@ def gathered(capture: Capture, folder: Path, images: Images, *, depth_unit_m: fl
     Files are called ``images/SENSOR/FRAME.jpg``, ``masks/SENSOR/FRAME.jpg.png`` (white is object) and, if
     `depth_unit_m` asks for it, ``depth/SENSOR/FRAME.png``: 16 bits in that unit, 0 where nothing is known, in the
     pixels of the photograph whose sensor the depth sensor is nearest to (`registered_depth`). Readings beyond 65535
-    units become 0.
+    units become 0. Files are written one by one: `whole_folder` is for those who want all or none.
 
     Raises:
         ExportError: no photograph, or a file cannot be linked.
@@ -79,8 +78,8 @@ def gathered(capture: Capture, folder: Path, images: Images, *, depth_unit_m: fl
 
 def write_mask(mask: np.ndarray, file: Path) -> Path:
     """An outline as 8-bit PNG, object white."""
-    with replacing(file) as temporary:
-        PILImage.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(temporary)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    PILImage.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(file)
     return file
 
 
@@ -88,8 +87,8 @@ def write_depth(metres: np.ndarray, file: Path, unit_m: float) -> Path:
     """Depth as 16-bit PNG in this unit, 0 where there is none or it is too far."""
     raw = np.rint(metres / unit_m)
     raw[raw > _MOST_RAW] = 0
-    with replacing(file) as temporary:
-        PILImage.fromarray(raw.astype(np.uint16)).save(temporary)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    PILImage.fromarray(raw.astype(np.uint16)).save(file)
     return file
 
 
@@ -104,8 +103,7 @@ def _depth_sensor(color: Sensor, unit_m: float) -> Sensor:
 def _place(source: Path, target: Path, images: Images) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if images == Images.copy:
-        with replacing(target) as temporary:
-            shutil.copyfile(source, temporary)
+        shutil.copyfile(source, target)
         return
     try:
         os.link(source.resolve(), target)
