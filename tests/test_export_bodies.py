@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import mujoco
 import numpy as np
 import pytest
 import shapely
 import trimesh
+from pxr import Gf, Usd, UsdGeom, UsdPhysics, UsdValidation
 
 from neuralrecon.errors import ConfigError, ExportError
 from neuralrecon.export import (
@@ -25,9 +27,8 @@ from neuralrecon.export import (
     write_urdf,
     write_usd,
 )
+from neuralrecon.label import Solid
 from neuralrecon.simulate import builtin_mesh
-
-mujoco = pytest.importorskip("mujoco")
 
 SIZE = np.array([0.06, 0.1, 0.2])
 HULL = BodyConfig(most_parts=1)
@@ -98,8 +99,6 @@ def test_a_hollow_body_keeps_its_inertia() -> None:
     rng = np.random.default_rng(0)
     low, size = mesh.bounds[0], mesh.extents
     points = low + size * rng.random((400_000, 3))
-    from neuralrecon.label import Solid
-
     inside = points[Solid.of(mesh).contains(points)]
     mass = 1000 * size.prod() * len(inside) / len(points)
     off = inside - inside.mean(axis=0)
@@ -128,7 +127,8 @@ def fallen(body: RigidBody, folder: Path, height_m: float, seconds: float = 2.0)
     return np.array(data.qpos[:3]), float(np.linalg.norm(data.qvel[:3]))
 
 
-CHANNEL = ((-0.05, 0.0), (0.05, 0.0), (0.05, 0.06), (0.03, 0.06), (0.03, 0.02), (-0.03, 0.02), (-0.03, 0.06), (-0.05, 0.06))
+_RIGHT_HALF = ((0.05, 0.0), (0.05, 0.06), (0.03, 0.06), (0.03, 0.02))
+CHANNEL = (*_RIGHT_HALF, *((-x, y) for x, y in reversed(_RIGHT_HALF)))
 
 
 def channel_mesh() -> trimesh.Trimesh:
@@ -141,7 +141,6 @@ def channel_mesh() -> trimesh.Trimesh:
 
 @pytest.fixture(scope="module")
 def channel() -> RigidBody:
-    pytest.importorskip("coacd")
     return rigid_body(channel_mesh(), name="channel")
 
 
@@ -203,12 +202,9 @@ def test_a_urdf_names_files_beside_it(tmp_path: Path, channel: RigidBody) -> Non
 
 def test_usd_says_what_the_body_is(tmp_path: Path) -> None:
     """Mass, tensor, geometry and colours, by OpenUSD; and none of its validators has an error to tell."""
-    pxr_usd = pytest.importorskip("pxr.Usd")
-    from pxr import Gf, UsdGeom, UsdPhysics, UsdValidation
-
     mesh, _ = turned_box()
     body = rigid_body(mesh, HULL, name="2nd box")
-    stage = pxr_usd.Stage.Open(str(write_usd(body, tmp_path)))
+    stage = Usd.Stage.Open(str(write_usd(body, tmp_path)))
     assert UsdGeom.GetStageMetersPerUnit(stage) == 1.0
     assert UsdGeom.GetStageUpAxis(stage) == "Z"
     root = stage.GetDefaultPrim()
@@ -266,7 +262,6 @@ def test_what_is_not_installed_is_said(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_coacd_that_ends_its_process_does_not_end_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("coacd")
     script = tmp_path / "abort.py"
     script.write_text("import os, sys; sys.stderr.write('a flaw\\n'); sys.stderr.flush(); os.abort()")
     monkeypatch.setattr("neuralrecon.export.convex._SCRIPT", script)

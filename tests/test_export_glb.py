@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import trimesh
 from PIL import Image
+from playwright.sync_api import sync_playwright
+from trimesh.viewer.notebook import scene_to_html
 
 from neuralrecon.extract import write_mesh
 
@@ -68,12 +70,9 @@ _SHOW = """
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_a_browser_shows_it(glb: Path, tmp_path: Path) -> None:
     """three.js (trimesh's page brings it along) draws the file's own bytes: an orange ring on blue."""
-    api = pytest.importorskip("playwright.sync_api")
-    from trimesh.viewer.notebook import scene_to_html
-
     page_file = tmp_path / "page.html"
     page_file.write_text(scene_to_html(trimesh.Scene(trimesh.creation.box())), encoding="utf-8")
-    with api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=_SWITCHES)
         try:
             page = browser.new_page()

@@ -28,6 +28,7 @@ from neuralrecon.capture import (
 )
 from neuralrecon.errors import ConfigError, ExportError
 from neuralrecon.export import ExportFormat, Images, surface_points, write_colmap_project, write_nerfstudio
+from neuralrecon.export.__main__ import cli
 from neuralrecon.export.folders import file_names
 from neuralrecon.export.run import export_run
 
@@ -207,9 +208,7 @@ def test_pycolmap_has_the_cameras(tmp_path: Path, capture: Capture) -> None:
         np.testing.assert_allclose(pixel, want, rtol=1e-12)
 
 
-def test_photographs_are_linked_or_copied(
-    tmp_path: Path, capture: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_photographs_are_linked_or_copied(tmp_path: Path, capture: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     source = capture.images[0].path
     write_colmap_project(capture, tmp_path / "linked", images=Images.link)
     assert (tmp_path / "linked" / "images" / "N1" / "0.jpg").samefile(source)
@@ -223,7 +222,7 @@ def test_photographs_are_linked_or_copied(
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", other_disk)
-    with pytest.raises(ExportError, match="Invalid cross-device link.*images=copy"):
+    with pytest.raises(ExportError, match=r"Invalid cross-device link.*images=copy"):
         write_colmap_project(capture, tmp_path / "elsewhere", images=Images.link)
 
 
@@ -233,8 +232,6 @@ def test_names_stay_inside() -> None:
 
 
 def test_the_command_writes_a_run(tmp_path: Path, capture: Capture, capsys: pytest.CaptureFixture[str]) -> None:
-    from neuralrecon.export.__main__ import cli
-
     mesh = trimesh.creation.icosphere(radius=0.05)
     run = write_run(tmp_path / "run", mesh, capture)
     words = [f"run={run}", "formats=[colmap,nerfstudio,urdf]", "body.most_parts=1", "sensors=[N1,N3]", "images=link"]
