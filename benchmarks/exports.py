@@ -160,7 +160,7 @@ def drawn(vertices: np.ndarray, faces: np.ndarray, camera: dict, pose: dict, siz
     image = np.zeros((size[1] * _FINER, size[0] * _FINER), np.uint8)
     for triangle in np.rint(pixels[faces]).astype(np.int32):
         cv2.fillConvexPoly(image, triangle, 1)
-    return image.reshape(size[1], _FINER, size[0], _FINER).mean(axis=(1, 3)) >= 0.5
+    return image.reshape(size[1], _FINER, size[0], _FINER).mean(axis=(1, 3)) > 0.5
 
 
 def _row(result: Result) -> list[object]:

@@ -102,7 +102,7 @@ def drawn(points: np.ndarray, faces: np.ndarray, camera: dict, pose: dict, size:
     image = np.zeros((size[1] * 4, size[0] * 4), np.uint8)
     for triangle in np.rint((pixels[faces] + 0.5) * 4 - 0.5).astype(np.int32):
         cv2.fillConvexPoly(image, triangle, 1)
-    return image.reshape(size[1], 4, size[0], 4).mean(axis=(1, 3)) >= 0.5
+    return image.reshape(size[1], 4, size[0], 4).mean(axis=(1, 3)) > 0.5
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:

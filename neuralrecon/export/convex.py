@@ -70,7 +70,9 @@ def _decomposed(
                 raise
             _log.info("convex parts from %d faces: %s; once more", count, error)
         else:
-            return [trimesh.convex.convex_hull(points) for points in found if len(points) > 3]
+            # what stands out of the solid's box would keep it off the table
+            low, high = mesh.bounds
+            return [trimesh.convex.convex_hull(np.clip(points, low, high)) for points in found if len(points) > 3]
     raise AssertionError("the last attempt returns or raises")
 
 

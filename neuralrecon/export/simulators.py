@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import trimesh
+from trimesh.exchange.obj import export_obj
 
 from ..files import replacing
 from .body import RigidBody
@@ -14,6 +15,7 @@ from .visual import has_colors, vertex_colors
 
 _MESH_FOLDER = "meshes"
 _DIGITS = 9
+_HEADER = "metres, z up"
 
 
 def write_urdf(body: RigidBody, folder: Path) -> Path:
@@ -89,8 +91,13 @@ def _write_meshes(body: RigidBody, folder: Path) -> tuple[str, list[str]]:
 
 
 def _write_obj(mesh: trimesh.Trimesh, folder: Path, name: str) -> str:
-    text = trimesh.exchange.obj.export_obj(
-        mesh, include_normals=False, include_color=has_colors(mesh), include_texture=False, digits=_DIGITS, header=None
+    text = export_obj(
+        mesh,
+        include_normals=False,
+        include_color=has_colors(mesh),
+        include_texture=False,
+        digits=_DIGITS,
+        header=_HEADER,
     )
     path = f"{_MESH_FOLDER}/{name}.obj"
     with replacing(folder / path) as temporary:

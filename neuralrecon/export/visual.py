@@ -27,13 +27,13 @@ def simplified(mesh: trimesh.Trimesh, n_faces: int) -> trimesh.Trimesh:
 
 def has_colors(mesh: trimesh.Trimesh) -> bool:
     """Whether the mesh carries colours or a texture."""
-    return mesh.visual.kind is not None
+    return mesh.visual is not None and mesh.visual.kind is not None
 
 
 def vertex_colors(mesh: trimesh.Trimesh) -> UInt8[np.ndarray, "vertices 3"]:
     """sRGB colours at the vertices, looked up in the texture if there is one; grey where there are none."""
-    if not has_colors(mesh):
-        return np.full((len(mesh.vertices), 3), _GREY, np.uint8)
     visual = mesh.visual
+    if visual is None or not has_colors(mesh):
+        return np.full((len(mesh.vertices), 3), _GREY, np.uint8)
     colors = visual.to_color() if isinstance(visual, trimesh.visual.TextureVisuals) else visual
     return np.asarray(colors.vertex_colors, np.uint8)[:, :3]
