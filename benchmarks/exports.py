@@ -22,7 +22,7 @@ from PIL import Image
 
 from neuralrecon.capture import Capture, SensorKind, read_mask
 from neuralrecon.evaluate import read_mesh
-from neuralrecon.export import BodyConfig, ExportConfig, Exported, ExportFormat
+from neuralrecon.export import BodyConfig, ExportConfig, Exported, ExportFormat, rigid_body, write_mjcf
 from neuralrecon.export.body import mass_properties
 from neuralrecon.export.run import export_run
 from neuralrecon.train.run import TRUTH_FILE
@@ -31,8 +31,8 @@ from neuralrecon.train.run_folder import origin_of, used_capture
 from .report import table, write_json
 
 _COLUMNS = (
-    "run", "mass %", "centre mm", "inertia %", "parts", "parts / solid", "rest mm", "tilt deg", "BOP IoU", "worst",
-    *("bodies s", "BOP s"),
+    "run", "mass %", "centre mm", "inertia %", "parts", "parts / solid", "rest mm", "tilt deg", "true rest",
+    "true tilt", "BOP IoU", "worst", "bodies s", "BOP s",
 )  # fmt: skip
 _FALL_M, _SECONDS = 0.01, 3.0
 _FINER = 4
@@ -50,6 +50,8 @@ class Fall:
 class Result:
     """One run. The differences are from the true solid, None without one; parts' volume is relative to the solid's.
 
+    `true_fall` is that of the true solid's convex hull, which is all that a plane touches of it: some objects topple.
+
     `iou` is of each photograph: the model, projected by K, R and t, and the outline that the run had, undistorted by
     OpenCV.
     """
@@ -61,6 +63,7 @@ class Result:
     n_parts: int
     parts_share: float
     fall: Fall
+    true_fall: Fall | None
     iou: tuple[float, ...]
     seconds: dict[str, float]
 
@@ -87,9 +90,10 @@ def _judged(run: Path, capture: Capture, done: Sequence[Exported]) -> Result:
     [model] = [file for file in folders[ExportFormat.mjcf].glob("*.xml") if file.name != "scene.xml"]
     mass, centre, inertia = _told(model)
     truth = origin_of(run)[1] / TRUTH_FILE
-    off = (None, None, None)
+    off, true_fall = (None, None, None), None
     if truth.is_file():
         want = mass_properties(read_mesh(truth), BodyConfig().density_kg_m3)
+        true_fall = _fall_of_hull(read_mesh(truth))
         off = (
             100 * (mass / want[0] - 1),
             1e3 * float(np.linalg.norm(centre - want[1])),
@@ -104,6 +108,7 @@ def _judged(run: Path, capture: Capture, done: Sequence[Exported]) -> Result:
         n_parts=len(parts),
         parts_share=sum(float(part.volume) for part in parts) * BodyConfig().density_kg_m3 / mass,
         fall=fall(model.parent / "scene.xml"),
+        true_fall=true_fall,
         iou=outline_iou(folders[ExportFormat.bop], capture),
         seconds={each.format.value: each.seconds for each in done},
     )
@@ -128,6 +133,13 @@ def fall(scene: Path) -> Fall:
         mujoco.mj_step(model, data)
     upright = 1 - 2 * (data.qpos[4] ** 2 + data.qpos[5] ** 2)
     return Fall(rest_mm=1e3 * float(data.qpos[2]), tilt_deg=float(np.degrees(np.arccos(np.clip(upright, -1.0, 1.0)))))
+
+
+def _fall_of_hull(truth: trimesh.Trimesh) -> Fall:
+    with TemporaryDirectory() as temporary:
+        body = rigid_body(truth, BodyConfig(most_parts=1, visual_faces=1000), name="truth")
+        write_mjcf(body, Path(temporary))
+        return fall(Path(temporary) / "scene.xml")
 
 
 def outline_iou(data_set: Path, capture: Capture) -> tuple[float, ...]:
@@ -176,6 +188,8 @@ def _row(result: Result) -> list[object]:
         f"{result.parts_share:.3f}",
         f"{result.fall.rest_mm:+.2f}",
         f"{result.fall.tilt_deg:.2f}",
+        None if result.true_fall is None else f"{result.true_fall.rest_mm:+.2f}",
+        None if result.true_fall is None else f"{result.true_fall.tilt_deg:.2f}",
         shown(float(np.mean(result.iou)) if result.iou else None, ".4f"),
         shown(min(result.iou) if result.iou else None, ".4f"),
         f"{result.seconds['mjcf']:.0f}",

@@ -16,9 +16,7 @@ from neuralrecon.capture import read_capture
 from neuralrecon.evaluate import read_mesh
 
 
-def test_a_run_that_has_the_true_mesh(
-    sphere_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_has_the_true_mesh(sphere_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Mass, centre and inertia are exact to the PLY's float32; outlines are 30 px wide: a pixel's border is 13 %."""
     capture = read_capture(sphere_folder).restricted(sensors=["N1", "N3"])
     run = write_run(tmp_path / "ball", read_mesh(sphere_folder / "gt" / "gt_mesh.ply"), capture)
@@ -32,6 +30,7 @@ def test_a_run_that_has_the_true_mesh(
     assert result["n_parts"] == 1
     assert result["parts_share"] == pytest.approx(1, abs=0.03)
     assert abs(result["fall"]["rest_mm"]) < 1
+    assert abs(result["true_fall"]["rest_mm"]) < 1
     assert len(result["iou"]) == 4
     assert min(result["iou"]) > 0.85
 
