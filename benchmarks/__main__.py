@@ -11,6 +11,7 @@
     scale        what a whole data set costs, from finished runs
     surfaces     simulated shapes of four materials: ours, classical methods, ours with one part off
     texture      textured meshes of finished runs against the photographs held out
+    exports      finished runs as other programs read them: inertia, convex parts, BOP outlines
     fuzz         broken files of every kind, read by every reader: what crashes, how long, how much memory
 
 The README's picture is drawn by python -m benchmarks.overview.
@@ -34,6 +35,7 @@ _MODULES = {
     "scale": "scale",
     "surfaces": "surfaces",
     "texture": "texture",
+    "exports": "exports",
     "fuzz": "fuzz",
 }
 

@@ -57,3 +57,7 @@ class DamagedArchiveError(ArchiveError):
 
 class SweepError(NeuralReconError):
     """Some objects of a sweep have no mesh; the message names them, the sweep's results say why."""
+
+
+class ExportError(NeuralReconError):
+    """A run cannot be written as another program wants it, such as an unscaled one in metres."""

@@ -16,6 +16,7 @@ from ..errors import CalibrationError, CaptureError
 from .colmap_folders import MODEL_FILES, SIDECAR, image_folder, model_folder, unposed, with_masks
 from .colmap_model import Model, load_model, observed_points, posed, write_model
 from .description import capture_of, described, read_description, relative
+from .entries import confined
 from .findings import Findings, listed
 from .plain import whole
 from .points import SparsePoints
@@ -60,16 +61,18 @@ def read_colmap(path: str | Path, *, allow_partial: bool = False) -> Capture:
     return replace(capture, left_out=(*capture.left_out, *findings.lines))
 
 
-def write_colmap(capture: Capture, folder: str | Path, points: SparsePoints | None = None) -> Path:
+def write_colmap(
+    capture: Capture, folder: str | Path, points: SparsePoints | None = None, *, image_folder: str = "."
+) -> Path:
     """Writes a COLMAP model with rigs and frames, and what it cannot say beside it; `read_colmap` gives all of it back.
 
-    Images are named by their paths from the capture's root; depth sensors are cameras like others. Sensors that share
-    frames form a rig around the first of them that has the rig's own frame (else the first photograph's sensor).
-    Cameras are PINHOLE, OPENCV, or with k3 FULL_OPENCV. The folder appears whole or not at all and replaces an older
-    model.
+    Images are named by their paths from the capture's root, or from its `image_folder`; depth sensors are cameras like
+    others. Sensors that share frames form a rig around the first of them that has the rig's own frame (else the first
+    photograph's sensor). Cameras are PINHOLE, OPENCV, or with k3 FULL_OPENCV. The folder appears whole or not at all
+    and replaces an older model.
 
     Raises:
-        CaptureError: an image lies outside of the capture's root, or the folder holds other things than a model.
+        CaptureError: an image lies outside of that folder, or the model's folder holds other things than a model.
 
     Example:
         >>> write_colmap(capture, "data/mug/sparse/0")  # doctest: +SKIP
@@ -79,12 +82,12 @@ def write_colmap(capture: Capture, folder: str | Path, points: SparsePoints | No
     if foreign:
         raise CaptureError(f"{target}: holds {listed(foreign)}, which is no part of a model; choose another folder")
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = {"root": os.path.relpath(capture.root.resolve(), target.resolve())}
+    beside = {"root": os.path.relpath(capture.root.resolve(), target.resolve()), "image_folder": image_folder}
     beside |= described(replace(capture, points_path=None), capture.root)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         new, old = Path(temporary) / "new", Path(temporary) / "old"
         new.mkdir()
-        write_model(capture, points, new)
+        write_model(capture, points, new, capture.root / image_folder)
         (new / SIDECAR).write_text(json.dumps(beside, indent=1, allow_nan=False), encoding="utf-8")
         if target.exists():
             target.rename(old)
@@ -126,7 +129,8 @@ def model_points(capture: Capture, folder: Path) -> SparsePoints:
     """
     model = load_model(folder)
     if (folder / SIDECAR).exists():
-        return observed_points(model, capture, capture.root)
+        beside = read_description(folder / SIDECAR)
+        return observed_points(model, capture, confined(beside.text("image_folder", "."), capture.root, beside.where))
     return observed_points(model, capture, image_folder(capture.root, folder, model.image_names))
 
 
@@ -134,8 +138,10 @@ def _restored(model: Model, folder: Path, root: Path | None = None) -> Capture:
     """The capture that was written: the sidecar's, with cameras and poses as the model has them now."""
     entry = read_description(folder / SIDECAR)
     written_root = Path(os.path.normpath(folder.resolve() / entry.text("root")))
+    images = confined(entry.text("image_folder", "."), root or written_root, entry.where)
     capture = capture_of(entry, root or written_root, "colmap")
-    known = posed(model, capture.root, {k: s.sensor_from_rig for k, s in enumerate(capture.sensors, 1)})
+    own = {k: s.sensor_from_rig for k, s in enumerate(capture.sensors, 1)}
+    known = replace(posed(model, images, own), root=capture.root)
     n_known, n_images = len(known.images), len(capture.images)
     if n_known > n_images:
         raise CalibrationError(

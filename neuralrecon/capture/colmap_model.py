@@ -135,10 +135,11 @@ def observed_points(model: Model, capture: Capture, base: Path) -> SparsePoints:
     )
 
 
-def write_model(capture: Capture, points: SparsePoints | None, folder: Path) -> None:
+def write_model(capture: Capture, points: SparsePoints | None, folder: Path, base: Path) -> None:
     """The capture's images with their sensors and frames as a binary COLMAP model in an existing folder.
 
-    Cameras, frames and images are numbered from 1 in the capture's order; those without images are left out.
+    Images are named by their paths from `base`. Cameras, frames and images are numbered from 1 in the capture's order;
+    those without images are left out.
     """
     reconstruction = pycolmap.Reconstruction()
     used = {i.sensor for i in capture.images}
@@ -159,7 +160,8 @@ def write_model(capture: Capture, points: SparsePoints | None, folder: Path) -> 
                 new.add_data_id(pycolmap.data_t(sensor_id=_sensor_number(numbers[name]), id=k))
             new.rig_from_world = _rigid3d(rigs[rig_number - 1][0].sensor_from_rig @ frame.rig_from_world)
             reconstruction.add_frame(new)
-    _add_images(reconstruction, capture, numbers, points)
+    names = [relative(image.path, base) for image in capture.images]
+    _add_images(reconstruction, capture, names, numbers, points)
     with _quiet():
         reconstruction.write_binary(str(folder))
 
@@ -196,7 +198,11 @@ def _colmap_rig(number: int, sensors: list[Sensor], numbers: Mapping[str, int]) 
 
 
 def _add_images(
-    reconstruction: pycolmap.Reconstruction, capture: Capture, numbers: Mapping[str, int], points: SparsePoints | None
+    reconstruction: pycolmap.Reconstruction,
+    capture: Capture,
+    names: list[str],
+    numbers: Mapping[str, int],
+    points: SparsePoints | None,
 ) -> None:
     frame_numbers = {f.name: k for k, f in enumerate(capture.frames, 1)}
     image_index = np.zeros(0, dtype=np.int64) if points is None else points.image_index
@@ -204,9 +210,7 @@ def _add_images(
     first = np.searchsorted(image_index[by_image], np.arange(len(capture.images) + 1))
     for k, image in enumerate(capture.images):
         pixels = np.zeros((0, 2)) if points is None else points.pixel[by_image[first[k] : first[k + 1]]]
-        new = pycolmap.Image(
-            name=relative(image.path, capture.root), keypoints=pixels, camera_id=numbers[image.sensor], image_id=k + 1
-        )
+        new = pycolmap.Image(name=names[k], keypoints=pixels, camera_id=numbers[image.sensor], image_id=k + 1)
         new.frame_id = frame_numbers[image.frame]
         reconstruction.add_image(new)
     if points is None:

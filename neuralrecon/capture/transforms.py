@@ -91,9 +91,9 @@ def read_transforms(path: str | Path, *, allow_partial: bool = False) -> Capture
 def write_transforms(capture: Capture, folder: str | Path) -> Path:
     """Describes a capture whose files lie under `folder` by a ``transforms.json`` there; returns that file's path.
 
-    What is the same in all frames (intrinsics, the unit of depth) is written once, at the top. Masks that show the
-    object black are written again, white, into ``masks_white/``. Rigs become single cameras: the
-    format has no others.
+    Intrinsics are written at the top if all frames have the same, else in every frame: nerfstudio, finding one
+    coefficient of distortion at the top, looks for no other in the frames. Masks that show the object black are written
+    again, white, into ``masks_white/``. Rigs become single cameras: the format has no others.
 
     Raises:
         CaptureError: a file lies outside of the folder, or a depth sensor is not aligned with a photograph.
@@ -103,9 +103,12 @@ def write_transforms(capture: Capture, folder: str | Path) -> Path:
     """
     root = Path(folder)
     frames: list[dict[str, Any]] = []
-    for view in views_of(capture):
+    views = views_of(capture)
+    cameras = [_intrinsics_as_json(view.camera) for view in views]
+    same_camera = all(camera == cameras[0] for camera in cameras)
+    for view, camera in zip(views, cameras, strict=True):
         assert view.color is not None
-        frame = _intrinsics_as_json(view.camera) | {
+        frame = ({} if same_camera else camera) | {
             "file_path": relative(view.color, root),
             "transform_matrix": _opengl_matrix(view.cam_from_world).tolist(),
         }
@@ -117,13 +120,17 @@ def write_transforms(capture: Capture, folder: str | Path) -> Path:
         if view.depth:
             frame |= {"depth_file_path": relative(view.depth, root), "depth_unit_scale_factor": view.metres_per_unit}
         frames.append(frame)
-    shared = {k: v for k, v in frames[0].items() if all(k in f and f[k] == v for f in frames)}
-    for key in ("file_path", "transform_matrix", "mask_path", "depth_file_path"):
-        shared.pop(key, None)
-    top = {"is_metric": capture.is_metric, "has_table": capture.has_table, **shared}
+    model = "OPENCV" if any(any(view.camera.distortion) for view in views) else "PINHOLE"
+    top = {"is_metric": capture.is_metric, "has_table": capture.has_table, "camera_model": model}
+    top |= cameras[0] if same_camera else {}
     if capture.points_path and capture.points_path.suffix == ".ply":
         top["ply_file_path"] = relative(capture.points_path, root)
-    top["frames"] = [{k: v for k, v in f.items() if k not in shared} for f in frames]
+    units = {f.get("depth_unit_scale_factor") for f in frames}
+    if len(units) == 1 and None not in units:
+        top["depth_unit_scale_factor"] = units.pop()
+        for frame in frames:
+            del frame["depth_unit_scale_factor"]
+    top["frames"] = frames
     with replacing(root / _FILES[0]) as temporary:
         temporary.write_text(json.dumps(top, indent=1, allow_nan=False), encoding="utf-8")
     return root / _FILES[0]
@@ -212,9 +219,8 @@ def _opengl_matrix(cam_from_world: Rigid) -> torch.Tensor:
 
 
 def _intrinsics_as_json(camera: Camera) -> dict[str, Any]:
-    model = "OPENCV" if any(camera.distortion) else "PINHOLE"
-    values = {"w": camera.width, "h": camera.height, "fl_x": camera.fx, "fl_y": camera.fy, "cx": camera.cx}
-    return {"camera_model": model, **values, "cy": camera.cy, **dict(zip(_DISTORTION, camera.distortion, strict=True))}
+    values = {"w": camera.width, "h": camera.height, "fl_x": camera.fx, "fl_y": camera.fy}
+    return values | {"cx": camera.cx, "cy": camera.cy} | dict(zip(_DISTORTION, camera.distortion, strict=True))
 
 
 def _require_no_alpha(photograph: Path) -> None:
