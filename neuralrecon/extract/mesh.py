@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import trimesh
 import trimesh.visual
+from jaxtyping import Float, Int
 
 from ..errors import ConfigError, MeshError
 from ..train import Fit
@@ -59,7 +60,8 @@ def extract_mesh(fit: Fit, config: MeshConfig | None = None) -> trimesh.Trimesh:
     _require_room(fit, voxel)
     surface = Surface.of(keep_one_solid(Lattice.around(fit, voxel).sample(), fit.name))
     if config.target_faces and config.target_faces < len(surface.faces):
-        surface = _simplified(surface, config.target_faces)
+        vertices, faces = simplified(surface.vertices, surface.faces, config.target_faces)
+        surface = Surface(vertices=vertices, faces=faces)
     surface = surface.largest_body()
     if not surface.is_closed():
         raise MeshError(f"{fit.name}: the mesh did not come out closed; try another voxel_mm or no target_faces")
@@ -107,10 +109,12 @@ def _require_room(fit: Fit, voxel: float) -> None:
         )
 
 
-def _simplified(surface: Surface, target_faces: int) -> Surface:
-    """Quadric edge collapse (Garland and Heckbert 1997)."""
-    vertices, faces = fast_simplification.simplify(surface.vertices, surface.faces, target_count=target_faces)[:2]
-    return Surface(vertices=np.asarray(vertices, np.float64), faces=np.asarray(faces, np.int32))
+def simplified(
+    vertices: Float[np.ndarray, "vertices 3"], faces: Int[np.ndarray, "faces 3"], target_faces: int
+) -> tuple[Float[np.ndarray, "fewer 3"], Int[np.ndarray, "fewer_faces 3"]]:
+    """Quadric edge collapse (Garland and Heckbert 1997) to about `target_faces` faces."""
+    vertices, faces = fast_simplification.simplify(vertices, faces, target_count=target_faces)[:2]
+    return np.asarray(vertices, np.float64), np.asarray(faces, np.int32)
 
 
 def _vertex_colors(fit: Fit, surface: Surface) -> np.ndarray:

@@ -197,7 +197,7 @@ def _read_photographs(capture: Capture, config: SceneConfig, folder: Path | None
             name=image.path.name,
             camera=camera_of(capture, image),
             cam_from_world=capture.sensor_from_world(image),
-            rig_from_world=_lights_from_world(capture.frame(image.frame)),
+            rig_from_world=lights_from_world(capture.frame(image.frame)),
             sensor=names.index(image.sensor),
             stop=stops[image.frame],
             store=store,
@@ -207,7 +207,7 @@ def _read_photographs(capture: Capture, config: SceneConfig, folder: Path | None
     ]
 
 
-def _lights_from_world(frame: Frame) -> torch.Tensor:
+def lights_from_world(frame: Frame) -> torch.Tensor:
     """Rotation into the frame in which the lights stand still: the rig's on a turntable, else the world itself."""
     return torch.eye(3, dtype=torch.float64) if frame.angle_deg is None else frame.rig_from_world.rotation
 
