@@ -10,6 +10,7 @@ import trimesh
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from jaxtyping import Bool, Float, Int
+from scipy.spatial import ConvexHull
 
 from ..geometry import Camera, Rigid
 from ..label import View
@@ -79,10 +80,14 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caster:
-    """A mesh in the world frame, ready to be looked at."""
+    """A mesh in the world frame, ready to be looked at.
+
+    `corners` are the vertices of its convex hull: what they span in an image, the whole mesh spans.
+    """
 
     mesh: trimesh.Trimesh
     scene: EmbreeScene
+    corners: Float[np.ndarray, "corners 3"]
     centre: Float[np.ndarray, "3"]
     radius: float
 
@@ -92,7 +97,14 @@ class Caster:
         centre, scene = (low + high) / 2, EmbreeScene()
         vertices = (np.asarray(mesh.vertices) - centre).astype(np.float32)
         TriangleMesh(scene=scene, vertices=vertices, indices=np.ascontiguousarray(mesh.faces, dtype=np.int32))
-        return Caster(mesh=mesh, scene=scene, centre=centre, radius=float(np.linalg.norm(high - low)) / 2)
+        hull = ConvexHull(vertices, qhull_options="QJ").vertices  # joggled: it may be flat
+        return Caster(
+            mesh=mesh,
+            scene=scene,
+            corners=np.asarray(mesh.vertices, dtype=np.float64)[hull],
+            centre=centre,
+            radius=float(np.linalg.norm(high - low)) / 2,
+        )
 
     def look(self, view: View, pixels: Float[np.ndarray, "v u 2"]) -> Sighting:
         """Along the rays through these places of the image, the lens' distortion undone."""

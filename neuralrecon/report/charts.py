@@ -10,8 +10,8 @@ from jaxtyping import Float
 from .page import Markup, tag
 
 _BINS = 160
-_WIDTH, _HEIGHT = 240, 112
-_LEFT, _BOTTOM, _TOP = 44, 16, 6
+_WIDTH, _HEIGHT = 240, 122
+_LEFT, _BOTTOM, _TOP = 44, 16, 18
 
 
 def curve(title: str, steps: Float[np.ndarray, "steps"], values: Float[np.ndarray, "steps"]) -> Markup:
@@ -37,7 +37,7 @@ def curve(title: str, steps: Float[np.ndarray, "steps"], values: Float[np.ndarra
         tag("text", f"{last_step:.0f}", x=_WIDTH - 4, y=_HEIGHT - 3, class_="end"),
         tag("path", d=band, class_="band"),
         tag("path", d=line, class_="line"),
-        tag("text", title, x=_WIDTH - 6, y=_TOP + 11, class_="end name"),
+        tag("text", title, x=_LEFT, y=11, class_="name"),
     )
 
 

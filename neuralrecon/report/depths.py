@@ -15,7 +15,7 @@ from ..scene.parallel import in_parallel
 from .casting import Caster, Window
 from .charts import histogram
 from .page import Markup, Section, picture, table, tag
-from .pictures import data_uri, diverging, diverging_css, swatch
+from .pictures import data_uri, diverging, diverging_css, enlarged, swatch
 from .run_files import Run
 from .viewpoints import label_of, spread, view_of, worst_and_median
 
@@ -84,7 +84,7 @@ def depths(run: Run, caster: Caster) -> Section:
 def residuals(run: Run, caster: Caster, image: Image) -> Residuals | None:
     """None if the image does not show the mesh."""
     view, depth = view_of(run.capture, image), np.asarray(read_depth(run.capture, image))
-    window = Window.around(np.asarray(caster.mesh.vertices), view, max(depth.shape))
+    window = Window.around(caster.corners, view, max(depth.shape))
     if window is None:
         return None
     u0, v0, u1, v1 = window.box
@@ -125,7 +125,6 @@ def _row(name: str, found: Sequence[Residuals], run: Run) -> list[object] | None
 
 def _map(run: Run, which: str, found: Residuals) -> Markup:
     name, shown = label_of(run.capture, found.image), painted(found, _LIMIT)
-    larger = max(1, _LONGEST_PX // max(shown.shape[:2]))
-    shown = shown.repeat(larger, axis=0).repeat(larger, axis=1)
+    shown = enlarged(shown, _LONGEST_PX)
     words = f"{which}: {name}, median distance {found.size:.2f} {run.length.name}"
     return picture(data_uri(shown, lossless=True), f"depth residuals of {name}", words)

@@ -60,6 +60,13 @@ def resized(rgb: UInt8[np.ndarray, "v u 3"], width: int, height: int) -> UInt8[n
     return np.asarray(Pillow.fromarray(rgb).resize((width, height), Pillow.Resampling.LANCZOS))
 
 
+def enlarged(picture: UInt8[np.ndarray, "v u 4"], longest_px: int) -> UInt8[np.ndarray, "h w 4"]:
+    """With every pixel as a square of its one colour, the longer side that long."""
+    v, u = picture.shape[:2]
+    size = round(u * longest_px / max(u, v)), round(v * longest_px / max(u, v))
+    return np.asarray(Pillow.fromarray(picture).resize(size, Pillow.Resampling.NEAREST))
+
+
 def data_uri_of_file(file: Path, longest_px: int) -> str:
     """A picture on the disk, made smaller to that many pixels if it is larger."""
     with opened_image(file, "picture") as opened:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
+from scipy.ndimage import binary_dilation
 
 from ..capture import Image, SensorKind, read_color, read_mask
 from ..scene.parallel import in_parallel
@@ -52,7 +53,7 @@ def silhouettes(run: Run, caster: Caster) -> Section:
     note = tag(
         "p",
         f"IoU of the mesh's outline with the given one in {len(overlaps)} of {len(outlined)} photographs; each mark is "
-        "one. Shares are of the given outline's area.",
+        "one. Shares are of the given outline's area. Differences are drawn a pixel wider than they are.",
         class_="note",
     )
     head = ["sensor", "photographs", "median IoU", "worst IoU", "false in %", "false out %"]
@@ -88,7 +89,7 @@ def _compared(
 ) -> tuple[Window, Bool[np.ndarray, "v u"], Bool[np.ndarray, "v u"]] | None:
     """The window around both outlines, the mesh's in it, the given one in it."""
     view, mask = view_of(run.capture, image), read_mask(run.capture, image)
-    around = Window.around(np.asarray(caster.mesh.vertices), view, longest_px)
+    around = Window.around(caster.corners, view, longest_px)
     if around is None:
         return None
     v, u = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
@@ -116,14 +117,15 @@ def _map(run: Run, caster: Caster, which: str, found: Overlap) -> Markup:
     photo = resized(read_color(run.capture, found.image, window.box), window.width, window.height)
     name = label_of(run.capture, found.image)
     shown = painted(photo, cast, given)
-    return picture(data_uri(shown, lossless=False), f"outlines of {name}", f"{which}: {name}, IoU {found.iou:.4f}")
+    return picture(data_uri(shown), f"outlines of {name}", f"{which}: {name}, IoU {found.iou:.4f}")
 
 
 def painted(
     photo: UInt8[np.ndarray, "v u 3"], cast: Bool[np.ndarray, "v u"], given: Bool[np.ndarray, "v u"]
 ) -> UInt8[np.ndarray, "v u 3"]:
-    """The photograph in grey, lighter off the object, with the two kinds of difference in colour."""
-    grey: Float[np.ndarray, "v u"] = photo.mean(axis=2) * 0.55 + 60
-    shown = np.repeat(np.where(given | cast, grey, grey * 0.5 + 120)[..., None], 3, axis=-1)
-    shown[cast & ~given], shown[given & ~cast] = FALSE_IN, FALSE_OUT
+    """The photograph in grey, pale off the object, with the two kinds of difference in colour, a pixel wider."""
+    grey: Float[np.ndarray, "v u"] = photo.mean(axis=2)
+    shown = np.repeat(np.where(given | cast, grey * 0.65 + 80, grey * 0.25 + 185)[..., None], 3, axis=-1)
+    for difference, color in ((given & ~cast, FALSE_OUT), (cast & ~given, FALSE_IN)):
+        shown[binary_dilation(difference)] = color
     return shown.round().astype(np.uint8)

@@ -60,7 +60,7 @@ class Surface:
             nearest=nearest,
             evidence=None if run.evidence is None else kinds_of(run)[nearest],
             error=error,
-            limit=1.0 if error is None else nice_limit(float(np.percentile(np.abs(error), 98))),
+            limit=1.0 if error is None else nice_limit(float(np.percentile(np.abs(error), 95))),
         )
 
 

@@ -11,8 +11,11 @@ from .pictures import data_uri, diverging, with_alpha
 from .run_files import Run
 from .surface import Surface, error_key
 
-_SUPERSAMPLE, _SIDE_PX = 2, 280
-_LOOKS = ((35.0, 25.0, "front"), (155.0, 25.0, "left"), (275.0, 25.0, "right"), (35.0, 80.0, "above"))
+_SUPERSAMPLE, _SIDE_PX = 2, 250
+_LOOKS = (
+    (35.0, 25.0, "from 35°"), (155.0, 25.0, "from 155°"), (275.0, 25.0, "from 275°"), (35.0, 80.0, "from above"),
+    (35.0, -65.0, "from below"),
+)  # fmt: skip
 _ROWS = {
     "chamfer_mm": "Chamfer mm", "accuracy_mm": "accuracy mm (mesh to truth)",
     "completeness_mm": "completeness mm (truth to mesh)", "accuracy_median_mm": "accuracy, median mm",
@@ -51,7 +54,7 @@ def _maps(run: Run, surface: Surface) -> list[Markup]:
         picture(_shot(caster, surface, azimuth, elevation), f"signed distances, {name}", name)
         for azimuth, elevation, name in _LOOKS
     ]
-    words = f"Signed distances of the mesh's vertices from the truth ({run.length.name}), by area alike:"
+    words = f"Signed distances of the surface from the truth, {run.length.name}, by area:"
     areas = np.asarray(surface.mesh.area_faces)
     of_faces = surface.error[np.asarray(surface.mesh.faces)].mean(axis=1)
     # as many of each face as its area asks for: the histogram is of the surface, not of the triangles

@@ -86,7 +86,7 @@ def _held_out_images(run: Run) -> list[Image]:
 def _column(run: Run, caster: Caster, image: Image) -> tuple[str, list[str]] | None:
     """The image's name and the pictures of `_ROWS`; None if it does not show the object."""
     view = view_of(run.capture, image)
-    window = Window.around(np.asarray(caster.mesh.vertices), view, _LONGEST_PX)
+    window = Window.around(caster.corners, view, _LONGEST_PX)
     if window is None:
         return None
     photo = resized(read_color(run.capture, image, window.box), window.width, window.height)

@@ -33,7 +33,7 @@
     out vec3 shownColor; out float shade;
     void main() {
       gl_Position = clipFromMesh * vec4(position, 1.0);
-      shade = 0.34 + 0.66 * max(dot(normalize(normal), light), 0.0);
+      shade = 0.5 + 0.58 * max(dot(normalize(normal), light), 0.0);
       shownColor = color;
     }`));
   gl.attachShader(program, shader(gl.FRAGMENT_SHADER, `#version 300 es
