@@ -10,6 +10,7 @@
     reliability  runs that are killed, sweeps with sabotaged objects, what Ray costs
     surfaces     simulated shapes of four materials: ours, classical methods, ours with one part off
     fuzz         broken files of every kind, read by every reader: what crashes, how long, how much memory
+    report_pictures  the docs' pictures of reports, and what a report's page costs to open
 
 The README's picture is drawn by python -m benchmarks.overview.
 """
@@ -31,6 +32,7 @@ _MODULES = {
     "reliability": "reliability",
     "surfaces": "surfaces",
     "fuzz": "fuzz",
+    "report_pictures": "report_pictures",
 }
 
 

@@ -105,16 +105,15 @@ def _cost(run: Run) -> Section:
             stage,
             f"{s:.1f}",
             f"{memory.get(stage, math.nan):,.0f}",
-            tag("i", style=f"width:{120 * s / longest:.0f}px", class_="bar"),
+            tag("span", tag("i", style=f"width:{100 * s / longest:.1f}%", class_="bar"), class_="track"),
         ]
         for stage, s in seconds.items()
     ]
     rows.append(["all", f"{sum(seconds.values()):.1f}", f"{max(memory.values(), default=math.nan):,.0f}", ""])
     told = table(["stage", "seconds", "most memory by its end, MB", ""], rows)
     note = tag("p", "Without this report, if the run wrote it: it was not finished then.", class_="note")
-    return Section(
-        id="cost", title="Time, memory, versions", body=Markup(told + note + _facts(summary["versions"].items()))
-    )
+    versions = folded("versions", _facts(summary["versions"].items()))
+    return Section(id="cost", title="Time, memory, versions", body=Markup(told + note + versions))
 
 
 def _settings(run: Run) -> Section:

@@ -181,7 +181,9 @@ def _evidence(file: Path, n_vertices: int) -> UInt8[np.ndarray, "vertices"] | No
         return None
     try:
         told = read_npz(file)
-        kinds = told["kind"] if "kind" in told else np.where(told["evidence"], Evidence.some, Evidence.none).astype("u1")
+        kinds = (
+            told["kind"] if "kind" in told else np.where(told["evidence"], Evidence.some, Evidence.none).astype("u1")
+        )
         if kinds.shape != (n_vertices,) or kinds.dtype != np.uint8:
             raise ValueError(f"{kinds.dtype} of shape {kinds.shape}, want one byte for each of {n_vertices} vertices")
     except (OSError, ValueError, LookupError) as error:
