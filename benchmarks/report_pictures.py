@@ -47,10 +47,11 @@ def main(words: Sequence[str]) -> int:
 
 def loaded(page: Any) -> tuple[float, float]:
     """Seconds from the start of the navigation to the load event, and to the 3D view's first frame."""
-    page.wait_for_function("performance.getEntriesByName('first-frame').length > 0")
     load_ms, frame_ms = page.evaluate(
-        "[performance.getEntriesByType('navigation')[0].loadEventEnd,"
-        " performance.getEntriesByName('first-frame')[0].startTime]"
+        "new Promise(done => { const look = () => {"
+        " const frame = performance.getEntriesByName('first-frame')[0];"
+        " const load = performance.getEntriesByType('navigation')[0].loadEventEnd;"
+        " frame && load ? done([load, frame.startTime]) : setTimeout(look, 20) }; look(); })"
     )
     return load_ms / 1e3, frame_ms / 1e3
 

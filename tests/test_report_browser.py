@@ -70,7 +70,12 @@ def after(page: Any, act: Any) -> np.ndarray:
     """What the canvas shows once something that is done to the page has been drawn."""
     frames = page.evaluate("document.getElementById('view').dataset.frames")
     act()
-    page.wait_for_function(f"document.getElementById('view').dataset.frames !== '{frames}'")
+    # not wait_for_function: it builds its function from a text, which the page's policy refuses
+    page.evaluate(
+        "before => new Promise(done => { const look = () =>"
+        " document.getElementById('view').dataset.frames !== before ? done() : requestAnimationFrame(look); look(); })",
+        frames,
+    )
     return shown(page)
 
 
@@ -134,8 +139,8 @@ def test_colours_switch_and_normals_are_those_of_the_side_that_is_seen(page: Any
         for b in names[i + 1 :]:
             assert (pictures[a] != pictures[b]).any(axis=-1).mean() > 0.02, (a, b)
     # from above, without light, all normals point up: blue
-    page.click("[data-layer=normals]")
-    page.uncheck("#lit")
+    after(page, lambda: page.click("[data-layer=normals]"))
+    after(page, lambda: page.uncheck("#lit"))
     top = after(page, lambda: page.click("[data-look=top]"))
     v, u = (side // 2 for side in top.shape[:2])
     red, green, blue = top[v - 5 : v + 5, u - 5 : u + 5, :3].reshape(-1, 3).mean(axis=0)
@@ -146,8 +151,7 @@ def test_colours_switch_and_normals_are_those_of_the_side_that_is_seen(page: Any
 
 def test_it_turns_and_comes_closer(page: Any, report: Path) -> None:
     opened(page, report)
-    page.click("[data-layer=normals]")
-    first = shown(page)
+    first = after(page, lambda: page.click("[data-layer=normals]"))
     box = page.locator("#view").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
