@@ -72,7 +72,7 @@ def after(page: Any, act: Any) -> np.ndarray:
     act()
     # not wait_for_function: it builds its function from a text, which the page's policy refuses
     page.evaluate(
-        "before => new Promise(done => { const look = () =>"
+        "before => new Promise((done, fail) => { setTimeout(() => fail('nothing was drawn'), 60000); const look = () =>"
         " document.getElementById('view').dataset.frames !== before ? done() : requestAnimationFrame(look); look(); })",
         frames,
     )
@@ -152,6 +152,7 @@ def test_colours_switch_and_normals_are_those_of_the_side_that_is_seen(page: Any
 def test_it_turns_and_comes_closer(page: Any, report: Path) -> None:
     opened(page, report)
     first = after(page, lambda: page.click("[data-layer=normals]"))
+    page.evaluate("document.getElementById('view').scrollIntoView({ block: 'center' })")
     box = page.locator("#view").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
