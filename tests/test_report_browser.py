@@ -272,6 +272,6 @@ def test_a_gallery_of_hundreds_stays_small(page: Any, tmp_path: Path) -> None:
     write_results(list(outcomes), outcomes, tmp_path)
     assert (tmp_path / "results.html").stat().st_size < 1_500_000
     page.goto((tmp_path / "results.html").as_uri())
-    page.select_option("#key", label="psnr db")
+    page.select_option("#key", label="PSNR dB")
     assert len(names(page)) == 500
     assert names(page)[0] == "n000"

@@ -14,7 +14,7 @@ from .surface import KINDS, ON_TABLE, kinds_of
 
 def observed(run: Run) -> Section:
     """Shares of the surface's area; the 3D view shows the same by colours."""
-    section = {"id": "observed", "title": "Observed and closed"}
+    section = {"id": "observed", "title": "Observed"}
     if run.evidence is None:
         unscaled = "evidence is sought within stated millimetres, and this capture is unscaled."
         return Section(**section, absent="the run recorded no evidence." if run.capture.is_metric else unscaled)

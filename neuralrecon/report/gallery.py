@@ -37,7 +37,7 @@ def gallery_page(title: str, items: Sequence[GalleryItem]) -> str:
     told = f"{len(items)} objects: " + ", ".join(f"{counts[status]} {status}" for status in _STATUSES)
     head = tag(
         "tr",
-        *(tag("th", tag("button", name.replace("_", " "), type="button"), scope="col", aria_sort="none")
+        *(tag("th", tag("button", name, type="button"), scope="col", aria_sort="none")
           for name in ("name", "status", "reasons", *columns)),
     )  # fmt: skip
     rows = [_row(item, columns) for item in items]
@@ -60,9 +60,7 @@ def _controls(counts: Counter[str], columns: Sequence[str]) -> Markup:
         for status in _STATUSES
         if counts[status]
     ]
-    keys = [
-        tag("option", name.replace("_", " "), value=i) for i, name in enumerate(["name", "status", "reasons", *columns])
-    ]
+    keys = [tag("option", name, value=i) for i, name in enumerate(["name", "status", "reasons", *columns])]
     return tag(
         "div",
         tag("input", type="search", id="words", placeholder="name or reason", aria_label="filter by name or reason"),
@@ -94,7 +92,7 @@ def _row(item: GalleryItem, columns: Sequence[str]) -> Markup:
 
 
 def _cell(column: str, value: Value) -> Markup:
-    attributes = {"class_": "n", "data_name": column.replace("_", " ")}
+    attributes = {"class_": "n", "data_name": column}
     if value is None or value == "":
         return tag("td", "", **attributes, data_value="")
     if isinstance(value, bool):

@@ -55,7 +55,7 @@ def _figures(run: Run) -> Iterator[tuple[str, str | None]]:
 
     if truth is not None:
         yield "Chamfer to the truth", number(truth["raw"]["chamfer_mm"], 3, " mm")
-        yield "volume IoU with the truth", number(truth["raw"]["iou"], 4)
+        yield "volume IoU", number(truth["raw"]["iou"], 4)
     yield "silhouette IoU, held out", number(figures["silhouette_iou"], 4)
     yield "PSNR, held out", number(figures["psnr_db"], 1, " dB")
     metric = summary["is_metric"]
@@ -113,7 +113,7 @@ def _cost(run: Run) -> Section:
     told = table(["stage", "seconds", "most memory by its end, MB", ""], rows)
     note = tag("p", "Without this report, if the run wrote it: it was not finished then.", class_="note")
     versions = folded("versions", _facts(summary["versions"].items()))
-    return Section(id="cost", title="Time, memory, versions", body=Markup(told + note + versions))
+    return Section(id="cost", title="Cost", body=Markup(told + note + versions))
 
 
 def _settings(run: Run) -> Section:

@@ -41,7 +41,7 @@ def turnaround(run: Run, caster: Caster) -> Section:
 
 def held_out(run: Run) -> Section:
     """The worst, the median and the best photograph held out, as the fit renders it."""
-    section = {"id": "held-out", "title": "Photographs held out"}
+    section = {"id": "held-out", "title": "Held out"}
     views = run.summary.get("views")
     if not views:
         return Section(**section, absent="no photograph was held out from training.")

@@ -17,6 +17,13 @@ CSV_FILE, HTML_FILE, PARQUET_FILE = "results.csv", "results.html", "results.parq
 MISSING = "missing"
 _FIGURES = [item.name for item in fields(Figures)]
 COLUMNS = ["name", "status", "reasons", "stage", "error", *_FIGURES, "seconds", "attempts", "folder"]
+# what the page shows of an object, in its order
+_LABELS = {
+    **{name: name.replace("_", " ").replace("iou", "IoU").replace("psnr db", "PSNR dB") for name in _FIGURES},
+    "is_closed": "closed",
+    "n_bodies": "bodies",
+    **{name: name for name in ("seconds", "attempts", "stage", "error")},
+}
 Cell = str | float | bool | int | None
 
 
@@ -57,7 +64,7 @@ def _item(row: Mapping[str, Cell], outcome: Outcome | None, out: Path) -> Galler
         name=str(row["name"]),
         status=str(row["status"]),
         reasons=outcome.reasons if outcome is not None else (),
-        figures={column: row[column] for column in COLUMNS[3:-1]},
+        figures={label: row[column] for column, label in _LABELS.items()},
         folder=folder,
         # a failed object's folder may hold what an earlier run left
         picture=None if failed else there(PREVIEW_FILE),
