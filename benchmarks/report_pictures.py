@@ -41,6 +41,8 @@ def main(words: Sequence[str]) -> int:
         if args.sweep:
             page.goto((args.sweep / "results.html").resolve().as_uri())
             page.wait_for_load_state("networkidle")
+            height = page.evaluate("document.body.getBoundingClientRect().height")
+            page.set_viewport_size({**_SIZE, "height": min(_SIZE["height"], round(height))})
             _write(page.screenshot(timeout=TIMEOUT_MS), args.out / "gallery.jpg")
     return 0
 

@@ -127,5 +127,5 @@ def painted(
     grey: Float[np.ndarray, "v u"] = photo.mean(axis=2)
     shown = np.repeat(np.where(given | cast, grey * 0.65 + 80, grey * 0.25 + 185)[..., None], 3, axis=-1)
     for difference, color in ((given & ~cast, FALSE_OUT), (cast & ~given, FALSE_IN)):
-        shown[binary_dilation(difference)] = color
+        shown[np.asarray(binary_dilation(difference), dtype=bool)] = color
     return shown.round().astype(np.uint8)
