@@ -13,6 +13,7 @@
     texture      textured meshes of finished runs against the photographs held out
     exports      finished runs as other programs read them: inertia, convex parts, BOP outlines
     fuzz         broken files of every kind, read by every reader: what crashes, how long, how much memory
+    report_pictures  the docs' pictures of reports, and what a report's page costs to open
 
 The README's picture is drawn by python -m benchmarks.overview.
 """
@@ -37,6 +38,7 @@ _MODULES = {
     "texture": "texture",
     "exports": "exports",
     "fuzz": "fuzz",
+    "report_pictures": "report_pictures",
 }
 
 

@@ -46,7 +46,7 @@ def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_folder_has_all(done: Path, data: Path) -> None:
     assert {p.name for p in done.iterdir()} == {
         "capture_used.json", "config.yaml", "crops", "depth_inliers", "evidence.npz", "fit", "labels", "log.txt",
-        "masks", "mesh.glb", "mesh.ply", "summary.json",
+        "masks", "mesh.glb", "mesh.ply", "preview.jpg", "report.html", "summary.json",
     }  # fmt: skip
     summary = json.loads((done / "summary.json").read_text())
     mesh = trimesh.load_mesh(done / "mesh.ply")
@@ -54,7 +54,7 @@ def test_one_folder_has_all(done: Path, data: Path) -> None:
     assert summary["mesh"]["n_faces"] == len(mesh.faces)
     assert summary["size_mm"] == pytest.approx(mesh.extents * 1e3, abs=0.01)
     assert list(summary["seconds"]) == [
-        "capture", "masks", "scene", "fit", "mesh", "depth", "labels", "evaluation",
+        "capture", "masks", "scene", "fit", "mesh", "depth", "labels", "evaluation", "report",
     ]  # fmt: skip
     figures = summary["verdict"]["figures"]
     assert summary["verdict"]["status"] in ("ok", "poor")

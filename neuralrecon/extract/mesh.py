@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import trimesh
 import trimesh.visual
+from jaxtyping import Float, Int
 
 from ..errors import ConfigError, MeshError
 from ..train import Fit
@@ -129,10 +130,16 @@ def _require_room(fit: Fit, voxel: float) -> None:
 
 
 def _simplified(surface: Surface, target_faces: int) -> Surface:
-    """Quadric edge collapse (Garland and Heckbert 1997)."""
-    vertices, faces = fast_simplification.simplify(surface.vertices, surface.faces, target_count=target_faces)[:2]
-    surface = Surface(vertices=np.asarray(vertices, np.float64), faces=np.asarray(faces, np.int32))
-    return surface.without_folds()
+    vertices, faces = simplified(surface.vertices, surface.faces, target_faces)
+    return Surface(vertices=vertices, faces=faces.astype(np.int32)).without_folds()
+
+
+def simplified(
+    vertices: Float[np.ndarray, "vertices 3"], faces: Int[np.ndarray, "faces 3"], target_faces: int
+) -> tuple[Float[np.ndarray, "fewer 3"], Int[np.ndarray, "fewer_faces 3"]]:
+    """Quadric edge collapse (Garland and Heckbert 1997) to about `target_faces` faces."""
+    vertices, faces = fast_simplification.simplify(vertices, faces, target_count=target_faces)[:2]
+    return np.asarray(vertices, np.float64), np.asarray(faces, np.int32)
 
 
 def _vertex_colors(fit: Fit, surface: Surface) -> np.ndarray:

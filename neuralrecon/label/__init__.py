@@ -5,6 +5,8 @@ from .depth_inliers import SensorInliers as SensorInliers
 from .depth_inliers import depth_inliers as depth_inliers
 from .depth_inliers import read_depth_inliers as read_depth_inliers
 from .depth_inliers import write_depth_inliers as write_depth_inliers
+from .evidence import Evidence as Evidence
+from .evidence import evidence_kinds as evidence_kinds
 from .evidence import surface_evidence as surface_evidence
 from .layouts import Truth as Truth
 from .layouts import write_deep_sdf as write_deep_sdf

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
 import torch
 import trimesh
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 from scipy.ndimage import maximum_filter
 
 from ..capture import Capture, Image, SensorKind, read_depth
@@ -28,6 +29,19 @@ _HIT_M = 1e-4
 _MOST_DOUBT = 0.7
 _MOST_PHOTOGRAPHS = 150
 _NEIGHBOURS = [(dv, du) for dv in (-1, 0, 1) for du in (-1, 0, 1)]
+
+
+class Evidence(IntEnum):
+    """What speaks for a place of a surface: the first of depth, colours and outlines that does.
+
+    `some` is of files that do not tell which.
+    """
+
+    none = 0
+    depth = 1
+    colors = 2
+    outlines = 3
+    some = 4
 
 
 def surface_evidence(
@@ -56,20 +70,35 @@ def surface_evidence(
         >>> evidence = surface_evidence(mesh, capture, inlier_folder=folder)  # doctest: +SKIP
         >>> labels = label_occupancy(mesh, sight=Sight(views=views_of(capture), evidence=evidence))  # doctest: +SKIP
     """
+    return evidence_kinds(mesh, capture, inlier_folder=inlier_folder, fit=fit) != Evidence.none
+
+
+def evidence_kinds(
+    mesh: trimesh.Trimesh | Solid,
+    capture: Capture,
+    *,
+    inlier_folder: Path | None = None,
+    fit: Fit | None = None,
+) -> UInt8[np.ndarray, "vertices"]:
+    """For each vertex the `Evidence` for it, as `surface_evidence` describes it; raises what that raises.
+
+    Depth is asked first, then colours, then outlines: only where nothing before spoke.
+    """
     solid = mesh if isinstance(mesh, Solid) else Solid.of(mesh)
-    found = np.zeros(len(solid.vertices), dtype=bool)
+    found = np.full(len(solid.vertices), Evidence.none, dtype=np.uint8)
     if inlier_folder is not None:
-        found |= _read(solid, capture, inlier_folder)
+        found[_read(solid, capture, inlier_folder)] = Evidence.depth
     photographs = capture.images_of(SensorKind.color)
     if len(photographs) > _MOST_PHOTOGRAPHS:
         spread = np.linspace(0, len(photographs) - 1, _MOST_PHOTOGRAPHS).round().astype(int)
         photographs = tuple(photographs[i] for i in spread)
     if fit is not None:
-        found |= _explained(solid, fit) & _looked_at(solid, capture, photographs)
+        explained = _explained(solid, fit) & _looked_at(solid, capture, photographs)
+        found[explained & (found == Evidence.none)] = Evidence.colors
     for image in photographs:
-        if image.mask_path is not None and not found.all():
-            todo = np.nonzero(~found)[0]
-            found[todo[_on_outline(solid, todo, capture, image)]] = True
+        todo = np.nonzero(found == Evidence.none)[0]
+        if image.mask_path is not None and len(todo):
+            found[todo[_on_outline(solid, todo, capture, image)]] = Evidence.outlines
     return found
 
 

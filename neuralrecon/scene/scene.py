@@ -206,7 +206,7 @@ def read_photographs(
             name=image.path.name,
             camera=camera_of(capture, image),
             cam_from_world=capture.sensor_from_world(image),
-            rig_from_world=_lights_from_world(capture.frame(image.frame)),
+            rig_from_world=lights_from_world(capture.frame(image.frame)),
             sensor=names.index(image.sensor),
             stop=stops[image.frame],
             store=store,
@@ -220,7 +220,7 @@ def read_photographs(
     return kept, held_out
 
 
-def _lights_from_world(frame: Frame) -> torch.Tensor:
+def lights_from_world(frame: Frame) -> torch.Tensor:
     """Rotation into the frame in which the lights stand still: the rig's on a turntable, else the world itself."""
     return torch.eye(3, dtype=torch.float64) if frame.angle_deg is None else frame.rig_from_world.rotation
 

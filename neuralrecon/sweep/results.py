@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from ..files import replacing
+from ..report import GalleryItem, gallery_page
+from ..train.run_folder import PREVIEW_FILE, REPORT_FILE
 from ..train.verdict import Figures
 from .outcome import RUNS, Outcome, Status
 
@@ -16,26 +17,14 @@ CSV_FILE, HTML_FILE, PARQUET_FILE = "results.csv", "results.html", "results.parq
 MISSING = "missing"
 _FIGURES = [item.name for item in fields(Figures)]
 COLUMNS = ["name", "status", "reasons", "stage", "error", *_FIGURES, "seconds", "attempts", "folder"]
+# what the page shows of an object, in its order
+_LABELS = {
+    **{name: name.replace("_", " ").replace("iou", "IoU").replace("psnr db", "PSNR dB") for name in _FIGURES},
+    "is_closed": "closed",
+    "n_bodies": "bodies",
+    **{name: name for name in ("seconds", "attempts", "stage", "error")},
+}
 Cell = str | float | bool | int | None
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Results</title><style>
-body {{ font: 14px sans-serif; margin: 2em }} table {{ border-collapse: collapse }}
-th, td {{ padding: .25em .7em; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top }}
-th {{ cursor: pointer; position: sticky; top: 0; background: #fff }} td.n {{ text-align: right }}
-.ok {{ color: #070 }} .poor {{ color: #950 }} .failed {{ color: #b00 }} .missing {{ color: #777 }}
-</style></head><body><h1>{title}</h1><table><thead><tr>{head}</tr></thead><tbody>
-{rows}
-</tbody></table><script>
-for (const th of document.querySelectorAll("th")) th.onclick = () => {{
-  const i = th.cellIndex, body = document.querySelector("tbody"), up = th.dataset.up !== "1";
-  const key = row => row.cells[i].dataset.v ?? row.cells[i].textContent;
-  const ahead = (a, b) => isNaN(a) || isNaN(b) ? (a > b) - (a < b) : a - b;
-  const order = (a, b) => a === "" ? 1 : b === "" ? -1 : up ? ahead(a, b) : ahead(b, a);
-  th.dataset.up = up ? "1" : "0";
-  body.append(...[...body.rows].sort((a, b) => order(key(a), key(b))));
-}};
-</script></body></html>
-"""
 
 
 def write_results(names: Sequence[str], outcomes: Mapping[str, Outcome], out: Path) -> None:
@@ -46,7 +35,7 @@ def write_results(names: Sequence[str], outcomes: Mapping[str, Outcome], out: Pa
         writer.writeheader()
         writer.writerows(rows)
     with replacing(out / HTML_FILE) as temporary:
-        temporary.write_text(_page(rows))
+        temporary.write_text(_page(rows, outcomes, out), encoding="utf-8")
     _write_parquet(rows, out / PARQUET_FILE)
 
 
@@ -60,24 +49,27 @@ def _row(name: str, outcome: Outcome | None) -> dict[str, Cell]:
     return {column: (told | figures | text)[column] for column in COLUMNS}
 
 
-def _page(rows: Sequence[Mapping[str, Cell]]) -> str:
-    counts = {s: sum(row["status"] == s for row in rows) for s in [*(status.value for status in Status), MISSING]}
-    return _PAGE.format(
-        title=f"{len(rows)} objects: " + ", ".join(f"{n} {status}" for status, n in counts.items()),
-        head="".join(f"<th>{column.replace('_', ' ')}</th>" for column in COLUMNS),
-        rows="\n".join(f"<tr>{''.join(_cell(column, row[column]) for column in COLUMNS)}</tr>" for row in rows),
+def _page(rows: Sequence[Mapping[str, Cell]], outcomes: Mapping[str, Outcome], out: Path) -> str:
+    return gallery_page(out.resolve().name, [_item(row, outcomes.get(str(row["name"])), out) for row in rows])
+
+
+def _item(row: Mapping[str, Cell], outcome: Outcome | None, out: Path) -> GalleryItem:
+    folder = str(row["folder"]) if row["folder"] else None
+
+    def there(name: str) -> str | None:
+        return f"{folder}/{name}" if folder and (out / folder / name).is_file() else None
+
+    failed = outcome is not None and outcome.status == Status.failed
+    return GalleryItem(
+        name=str(row["name"]),
+        status=str(row["status"]),
+        reasons=outcome.reasons if outcome is not None else (),
+        figures={label: row[column] for column, label in _LABELS.items()},
+        folder=folder,
+        # a failed object's folder may hold what an earlier run left
+        picture=None if failed else there(PREVIEW_FILE),
+        report=None if failed else there(REPORT_FILE),
     )
-
-
-def _cell(column: str, value: Cell) -> str:
-    if isinstance(value, float):
-        return f'<td class="n" data-v="{value!r}">{value:.4g}</td>'
-    text = "" if value is None else html.escape(str(value))
-    if column == "status":
-        return f'<td class="{text}">{text}</td>'
-    if column == "folder" and text:
-        return f'<td><a href="{text}">{text}</a></td>'
-    return f"<td>{text}</td>"
 
 
 def _write_parquet(rows: Sequence[Mapping[str, Cell]], path: Path) -> None:

@@ -17,7 +17,8 @@ from ..evaluate import closedness, depth_residual_mm, evaluate_files
 from ..evaluate.views import ViewReport, evaluate_views
 from ..extract import extract_mesh, write_mesh
 from ..files import replacing, write_npz
-from ..label import depth_inliers, surface_evidence, write_depth_inliers, write_labels
+from ..label import Evidence, depth_inliers, evidence_kinds, write_depth_inliers, write_labels
+from ..report import Run, write_report
 from ..scene import Scene, read_photographs
 from ..segment import MasksFrom, outlined, segment
 from ..simulate import simulate
@@ -45,13 +46,15 @@ from .run_folder import (
     kept_log,
     plain,
 )
+from .run_folder import (
+    TRUTH_FILE as TRUTH_FILE,
+)
 from .summary import RunSummary as RunSummary
 from .summary import versions
 from .verdict import Figures, Verdict, judged, observed_share
 
 _log = logging.getLogger(__name__)
 
-TRUTH_FILE = Path("gt") / "gt_mesh.ply"
 _DOWNLOADED_SETS = ("bigbird", "ycb")
 _UNSCALED = "unscaled: the world is not in metres; mm and cm3 of mesh, labels and figures are none"
 
@@ -91,8 +94,11 @@ def run(config: RunConfig) -> RunSummary:
         with stages.timed("fit"):
             result = _fit(scene, config, folder.path / FIT_FOLDER, asked)
         summary = replace(_products(result, scene, prepared, config, folder, stages), name=name)
-        folder.finish(summary)
         _log.info("%s: %s", name, "; ".join([summary.verdict.status, *summary.verdict.reasons]))
+        if config.report:
+            with stages.timed("report"):
+                write_report(Run.of(folder.path, plain(summary), prepared.capture, result))
+        folder.finish(summary)
         _log.info("%s: done in %.0f s; all is in %s", name, sum(stages.seconds.values()), folder.path)
         if not summary.is_metric:
             _log.warning(_UNSCALED)
@@ -201,8 +207,9 @@ def _products(
         shown = result if scene.surface.is_opaque_and_rough else None
         evidence = None
         if capture.is_metric:
-            evidence = surface_evidence(mesh, capture, inlier_folder=inlier_folder, fit=shown)
-            write_npz(folder.path / EVIDENCE_FILE, evidence=evidence)
+            kinds = evidence_kinds(mesh, capture, inlier_folder=inlier_folder, fit=shown)
+            evidence = kinds != Evidence.none
+            write_npz(folder.path / EVIDENCE_FILE, evidence=evidence, kind=kinds)
         labels = write_labels(
             mesh,
             folder.path / LABEL_FOLDER,

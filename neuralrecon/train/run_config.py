@@ -68,6 +68,7 @@ class RunConfig:
         photos: how photographs are calibrated from nothing.
         segment: how outlines are found and refined.
         verdict: from which figures on the result is ok, and not poor.
+        report: whether report.html and preview.jpg are written.
     """
 
     object: ObjectConfig = field(default_factory=ObjectConfig)
@@ -96,6 +97,7 @@ class RunConfig:
     label: LabelConfig = field(default_factory=LabelConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     verdict: VerdictConfig = field(default_factory=VerdictConfig)
+    report: bool = True
 
     def __post_init__(self) -> None:
         if self.seed < 0 or self.every_nth_stop < 1 or self.downscale < 1:

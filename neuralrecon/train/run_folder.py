@@ -29,7 +29,8 @@ from .folder_lock import LOCK_FILE, alone_in
 
 CONFIG_FILE, SUMMARY_FILE, FAILURE_FILE, LOG_FILE = "config.yaml", "summary.json", "failure.json", "log.txt"
 FIT_FOLDER, LABEL_FOLDER, INLIER_FOLDER, MESH_FILE = "fit", "labels", "depth_inliers", "mesh.ply"
-EVIDENCE_FILE = "evidence.npz"
+EVIDENCE_FILE, REPORT_FILE, PREVIEW_FILE = "evidence.npz", "report.html", "preview.jpg"
+TRUTH_FILE = Path("gt") / "gt_mesh.ply"  # in a simulated capture
 # These know by themselves what they were made from, and are taken again by any run for which they are right.
 CALIBRATION_FOLDER, MASK_FOLDER, CROP_FOLDER = "calibration", "masks", "crops"
 CAPTURE_FILE = "capture_used.json"
@@ -44,13 +45,17 @@ _OURS = (
     LABEL_FOLDER,
     INLIER_FOLDER,
     EVIDENCE_FILE,
+    REPORT_FILE,
+    PREVIEW_FILE,
     "mesh.*",
     "mesh_textured.*",
     "texture.json",
 )
 # what `replacing` leaves when it is killed
 _HALF = re.compile(r"\..+\.\d+(\.\w+)?")
-_OUR_HALF = re.compile(r"\.(config|summary|failure|capture_used|evidence|mesh|mesh_textured|texture)\.\d+\.\w+")
+_OUR_HALF = re.compile(
+    r"\.(config|summary|failure|capture_used|evidence|report|preview|mesh|mesh_textured|texture)\.\d+\.\w+"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
