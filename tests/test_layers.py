@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "neuralrecon"
 # In the order that data flows (docs: design). A package may import itself and what stands before it.
 ORDER = [
     "errors", "files", "usage", "objects", "download", "geometry", "ops", "capture", "simulate", "calibrate", "segment",
-    "scene", "fields", "render", "train", "extract", "label", "evaluate", "texture", "export", "view", "report", "sweep",
-    "config",
+    "scene", "fields", "render", "train", "extract", "label", "evaluate", "texture", "export", "view", "report",
+    "sweep", "config",
 ]  # fmt: skip
 # The wiring of the whole chain may import every stage; command lines import everything.
 WIRING = {"train/run.py", "train/run_config.py", "train/summary.py"}
