@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import environment
 from test_cli_calibrate import made_up
 from tiny_programs import SMALL_WORDS, laid_out, make_desk, make_programs_small, small_words
 
@@ -93,6 +94,22 @@ def test_every_reason_is_needed() -> None:
         assert any(re.search(pattern, line) for line in lines()), pattern
 
 
+def lines_to_run() -> list[str]:
+    """Those that are not only composed; of lines that differ in sizes alone, which are made small, the first."""
+    found: dict[object, str] = {}
+    for line in lines():
+        if why_composed(line) is None:
+            found.setdefault(_what_it_does(line), line)
+    return list(found.values())
+
+
+def _what_it_does(line: str) -> object:
+    if line.startswith("python examples/"):
+        return line
+    name, words = command_of(line)
+    return name, frozenset(word for word in small_words(name, words) if not word.startswith("out="))
+
+
 def test_most_commands_are_run() -> None:
     """Of each command that does something at least one line is run, but for those that only ask others."""
     run = {command_of(line)[0] for line in lines() if why_composed(line) is None and "neuralrecon." in line}
@@ -130,7 +147,7 @@ def here(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path.cwd()
 
 
-@pytest.mark.parametrize("line", [line for line in lines() if why_composed(line) is None])
+@pytest.mark.parametrize("line", lines_to_run(), ids=str)
 def test_commands_run(line: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if line.startswith("python examples/"):
         assert ROOT / line.split()[1] in EXAMPLES, "test_examples_run runs it"
@@ -217,3 +234,19 @@ def test_examples_say_what_they_do(path: Path) -> None:
     """The docstring has the command, and the examples are numbered without a gap."""
     assert f"python examples/{path.name}" in path.read_text().split('"""')[1]
     assert [int(p.name[:2]) for p in EXAMPLES] == list(range(1, len(EXAMPLES) + 1))
+
+
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    """As it is, in a kernel of its own; it has no outputs in the repository, and every picture is one."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(ROOT / "examples" / "tour.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
+    client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
+    client.execute(env=environment())
+    told = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in told) == 5
+    assert "closed: True" in "".join(output.get("text", "") for output in told)
+    assert not [output for output in told if output.output_type == "error"]

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import trimesh
 from PIL import Image
 from small_runs import SMALL
@@ -39,6 +38,7 @@ SMALL_FIT = {
 # The settings that make a command small, by its name. They take the place of what a line says for the same keys.
 SMALL_WORDS = {
     "train": [*SMALL, *SIMULATED, "every_nth_stop=1", "downscale=1"],
+    "calibrate": [],
     "extract": ["voxel_mm=6"],
     "label": ["n_points=200", "n_points_deep_sdf=200"],
     "evaluate": ["n_samples=1000"],
@@ -74,8 +74,9 @@ def make_desk(folder: Path, sphere: Path) -> Path:
     for name in RUNS[1:]:
         shutil.copytree(first, folder / "outputs" / name)
     ball = trimesh.creation.icosphere(subdivisions=3, radius=0.05)
-    for name in ("cup.ply", "cup_truth.ply", "scan.obj"):
+    for name in ("cup.ply", "cup_truth.ply"):
         ball.export(folder / name)
+    ball.apply_scale(1000).export(folder / "scan.obj")  # in millimetres
     return folder
 
 
