@@ -1,6 +1,6 @@
 """What MkDocs calls while it builds the site: pages of the reference, and formulas as MathML.
 
-Both need no network: the reference is made of the packages' own `__init__` files, and browsers draw MathML by themselves.
+Both need no network: the reference is made of the packages' own `__init__` files, and browsers draw MathML themselves.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python examples/07_train_on_labels.py [RUN …]
 
-Give folders of finished runs, as `python -m neuralrecon.train` leaves them. Without any it simulates a can, a vase and a
-wedge and labels their true meshes. An item is what one depth camera saw, and points of which it is to be told whether
-they are inside. Every eighth view is kept from training. Prints their share of right answers before and after. About 30 s.
-The network is there to be replaced; the Dataset is what the example is about.
+Give folders of finished runs, as `python -m neuralrecon.train` leaves them. Without any it simulates a can, a vase and
+a wedge and labels their true meshes. An item is what one depth camera saw, and points of which it is to be told whether
+they are inside. Every eighth view is kept from training. Prints the share of right answers there before and after, in
+about 20 s. The network is there to be replaced; the Dataset is what the example is about.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python examples/08_colmap_or_nerfstudio.py [FOLDER MILLIMETRES]
 
 FOLDER holds `sparse/0`, `images/` and `masks/` (COLMAP), or `transforms.json` with a `mask_path` in every frame;
-MILLIMETRES is the object's longest side, measured with a ruler. Without them the example simulates photographs and writes
-them both ways, in a world of another unit. Prints what each reader finds and the mesh's size before and after, and writes
-a `capture.json` in metres, which `python -m neuralrecon.train capture=…` takes. About 25 s.
+MILLIMETRES is the object's longest side, measured with a ruler. Without them the example simulates photographs and
+writes them both ways, in a world of another unit. Prints what each reader finds and the mesh's size before and after,
+and writes a `capture.json` in metres, which `python -m neuralrecon.train capture=…` takes. About 25 s.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from neuralrecon.simulate import SimulateConfig, simulate
 
 OUT = Path("outputs/examples/08")
 UNITS_PER_METRE = 7.3  # of the world that the example pretends not to know
-# Whether the world's plane z = 0 is the table, z up. Neither format tells (`has_table` in a transforms.json is ours), and
-# without it the underside, which nobody sees, sinks too low: here by 8 mm.
+# Whether the world's plane z = 0 is the table, z up. Neither format tells (`has_table` in a transforms.json is ours).
+# Without it the underside, which nobody sees, sinks too low: here by 8 mm.
 ON_TABLE = True
 
 
@@ -75,8 +75,8 @@ def foreign() -> tuple[Path, Path, Path]:
 def described(capture: nr.Capture) -> str:
     """What the reader found, in a line."""
     n_masks = sum(image.mask_path is not None for image in capture.images_of(SensorKind.color))
-    found = f"{len(capture.images)} images, {n_masks} masks, {len(capture.sensors)} sensors, {len(capture.frames)} frames"
-    return f"{capture.root}: {capture.layout}, {found}, metric: {capture.is_metric}, table: {capture.has_table}"
+    counts = f"{len(capture.images)} images, {n_masks} masks, {len(capture.sensors)} sensors"
+    return f"{capture.root}: {capture.layout}, {counts}, metric: {capture.is_metric}, table: {capture.has_table}"
 
 
 def main(folder: Path | None, longest_mm: float) -> None:
@@ -101,7 +101,8 @@ def main(folder: Path | None, longest_mm: float) -> None:
     mesh.metadata["unit"] = "m"
     nr.write_mesh(mesh, OUT / "mesh.ply")
     print(f"{OUT / 'mesh.ply'}: {' x '.join(f'{1e3 * side:.0f}' for side in mesh.extents)} mm")
-    print(f"{write_plain(replace(scaled(capture, metres_per_unit), is_metric=True), capture.root)}: the capture in metres")
+    in_metres = replace(scaled(capture, metres_per_unit), is_metric=True)
+    print(f"{write_plain(in_metres, capture.root)}: the capture in metres")
     if truth is not None:
         print(f"the true unit is {1 / UNITS_PER_METRE:.4f} m")
         report = nr.evaluate_mesh(mesh, truth, EvaluateConfig(n_samples=20_000))

@@ -1,4 +1,4 @@
-"""Every fenced block of README and docs runs on small captures, or stands in a list here with the reason why it does not.
+"""Every fenced block of README and docs runs on small captures, or is in a list here with the reason why it does not.
 
 Programs and commands run in this process, in a folder of their own that has what they name (`tiny_programs`). What is
 only composed is read by the very parser of its command; see test_docs.py for what is asked of all of them.
@@ -36,7 +36,7 @@ KINDS = {"bash", "python", "json", "text"}
 # Lines that are composed (settings resolved, nothing run), and why. Each pattern is needed: a test sees to it.
 COMPOSED = {
     r"^python3 -m venv .*\[test\]": "makes an environment: .ci/run runs this very line",
-    r"^python3 -m venv .*neuralrecon\.train": "makes an environment: python -m benchmarks first_mesh runs this very line",
+    r"^python3 -m venv .*neuralrecon\.train": "makes an environment: benchmarks first_mesh runs this very line",
     r"^source ": "changes the shell",
     r"^pip install": "asks a package index",
     r"neuralrecon\.download ": "asks servers; test_download_faults.py has some of its own",

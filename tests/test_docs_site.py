@@ -1,4 +1,4 @@
-"""The documentation site: builds without a warning and without a network, has every public name, every formula and page."""
+"""The documentation site: builds without a warning or a network, has every public name, formula and page."""
 
 from __future__ import annotations
 

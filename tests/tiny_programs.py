@@ -1,29 +1,21 @@
-"""What programs and commands of the docs are run on: a desk with captures, a finished run and meshes, and small settings."""
+"""What programs and commands of the docs are run on: a desk with captures, runs and meshes, and small settings."""
 
 from __future__ import annotations
 
 import functools
-import os
 import shutil
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import trimesh
-from PIL import Image
 from small_runs import SMALL
 
 import neuralrecon as nr
 from neuralrecon import label as label_package
 from neuralrecon import simulate as simulate_package
-from neuralrecon.calibrate import stage as calibrate_stage
-from neuralrecon.calibrate.types import CalibrateConfig, Calibration
-from neuralrecon.evaluate import mesh as evaluate_module
 from neuralrecon.label import LabelConfig
 from neuralrecon.simulate import SimulateConfig, simulate
 
