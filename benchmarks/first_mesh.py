@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -36,12 +37,16 @@ _TRACE = re.compile(r"^\++@(\d+\.\d+) ", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstMesh:
-    """Seconds by stage, in their order; `until_mesh` from the start until mesh.ply is there, `total` to the end."""
+    """Seconds by stage, in their order; `until_mesh` from the start until mesh.ply is there, `total` to the end.
+
+    `cpu` are the seconds of all cores together: where other programs run, it says more than the clock does.
+    """
 
     exit_code: int
     stages: dict[str, float]
     until_mesh: float | None
     total: float
+    cpu: float
     peak_mb: float | None
     verdict: str | None
 
@@ -59,6 +64,7 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f"no mesh; the command said:\n{(folder / 'first_mesh.log').read_text()[-2000:]}", file=sys.stderr)
         else:
             print(f"{MESH_FILE} after {result.until_mesh:.1f} s, all after {result.total:.1f} s; {result.verdict}")
+            print(f"{result.cpu:.1f} s of processor time, {result.peak_mb:.0f} MB at most")
     print(write_json(args.json, command=command, result=result))
     return int(result.exit_code != 0 or result.until_mesh is None or result.until_mesh > args.at_most_s)
 
@@ -91,7 +97,7 @@ def timed(command: str, folder: Path, *, pip_cache: bool = True) -> FirstMesh:
     """Run a command of three parts joined by && in a folder, with its output in `first_mesh.log` there."""
     environment = {key: value for key, value in os.environ.items() if key not in _OWN}
     environment |= {"LC_ALL": "C"} | ({} if pip_cache else {"PIP_NO_CACHE_DIR": "1"})
-    log, started = folder / "first_mesh.log", time.time()
+    log, started, used = folder / "first_mesh.log", time.time(), _cpu_seconds()
     with log.open("w") as stream:
         # said inside, since bash takes no PS4 from the environment of root
         words = ["bash", "-c", f"PS4='+@$EPOCHREALTIME '; set -x\n{command}"]
@@ -110,9 +116,16 @@ def timed(command: str, folder: Path, *, pip_cache: bool = True) -> FirstMesh:
         stages={name: round(seconds, 2) for name, seconds in stages.items()},
         until_mesh=round(mesh.stat().st_mtime - started, 2) if mesh.exists() else None,
         total=round(total, 2),
+        cpu=round(_cpu_seconds() - used, 2),
         peak_mb=None if summary is None else max(summary["peak_memory_mb"].values()),
         verdict=None if summary is None else summary["verdict"]["status"],
     )
+
+
+def _cpu_seconds() -> float:
+    """Of the processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _summary(folder: Path) -> dict[str, Any] | None:

@@ -60,6 +60,7 @@ def test_stages_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert (stages["simulation"], stages["fit"], stages["labels"]) == (0.1, 0.2, 0.5)
     assert stages["start of the program"] >= 0.1 - 0.01
     assert sum(stages.values()) == pytest.approx(result["total"], abs=0.3)  # what bash itself takes
+    assert 0 < result["cpu"] < result["total"]
     assert 0.3 + 0.6 + 0.4 <= result["until_mesh"] <= result["total"] - 0.5 + 0.01
     assert (result["peak_mb"], result["verdict"], result["exit_code"]) == (700, "ok", 0)
     assert "mesh.ply after" in capsys.readouterr().out

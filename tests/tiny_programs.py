@@ -16,12 +16,13 @@ from small_runs import SMALL
 import neuralrecon as nr
 from neuralrecon import label as label_package
 from neuralrecon import simulate as simulate_package
+from neuralrecon.evaluate import EvaluateConfig, MeshReport
 from neuralrecon.label import LabelConfig
 from neuralrecon.simulate import SimulateConfig, simulate
 
 RUNS = ("demo", "cup")  # finished runs that the docs go on with
 CAPTURES = ("mine/cup", "mine/mug", "mine/glass", "bigbird/cheez_it_white_cheddar")
-SIMULATED = ["simulate.n_stops=6", "simulate.n_width=96", "simulate.np_width=80", "simulate.depth_width=80",
+SIMULATED = ["simulate.n_stops=5", "simulate.n_width=72", "simulate.np_width=60", "simulate.depth_width=60",
              "simulate.supersample=1"]  # fmt: skip
 SMALL_FIT = {
     "steps": 8, "interior_rays": 64, "edge_rays": 32, "patch_rays": 16, "depth_rays": 128, "occupancy_resolution": 32,
@@ -33,8 +34,8 @@ SMALL_WORDS = {
     "calibrate": [],
     "extract": ["voxel_mm=6"],
     "label": ["n_points=200", "n_points_deep_sdf=200"],
-    "evaluate": ["n_samples=1000"],
-    "simulate": ["n_stops=6", "n_width=64", "np_width=48", "depth_width=48", "supersample=1"],
+    "evaluate": ["n_samples=1000", "with_alignment=false"],
+    "simulate": ["n_stops=2", "n_width=48", "np_width=40", "depth_width=40", "supersample=1"],
     "objects": [],
     "sweep": [],
 }
@@ -49,7 +50,7 @@ def small_words(name: str, words: list[str]) -> list[str]:
     needed = [w for w in words if w.partition("=")[0] not in keys]
     if name == "train" and not any(w.startswith("data=") for w in needed):
         needed.append("data=data")
-    return [*needed, *(w for w in small if name == "train" or w.partition("=")[0] in said or "=" not in w)]
+    return [*needed, *small]
 
 
 def make_desk(folder: Path, sphere: Path) -> Path:
@@ -86,7 +87,9 @@ def laid_out(desk: Path, folder: Path) -> Path:
 
 def make_programs_small(patch: pytest.MonkeyPatch) -> None:
     """Every stage that a program calls by its public name takes small settings, whatever it was told."""
-    fit, extract, occupancy, write = nr.fit, nr.extract_mesh, nr.label_occupancy, nr.write_labels
+    fit, extract, occupancy, write, compare = (
+        nr.fit, nr.extract_mesh, nr.label_occupancy, nr.write_labels, nr.evaluate_mesh,
+    )  # fmt: skip
     field = {"levels": 3, "log2_table_size": 10, "color_levels": 3, "color_log2_table_size": 10}
 
     @functools.wraps(fit)
@@ -106,13 +109,17 @@ def make_programs_small(patch: pytest.MonkeyPatch) -> None:
     def few_files(mesh: Any, folder: Path, config: LabelConfig, **more: Any) -> label_package.LabelSummary:
         return write(mesh, folder, replace(config, n_points=300, n_points_deep_sdf=300, observed_views=4), **more)
 
+    @functools.wraps(compare)
+    def few_samples(mesh: Any, truth: Any, config: EvaluateConfig, **more: Any) -> MeshReport:
+        return compare(mesh, truth, replace(config, n_samples=1000), **more)
+
     @functools.wraps(simulate)
     def small_capture(config: SimulateConfig, folder: Path) -> Path:
-        n_stops = 6 if config.n_stops % 6 == 0 else 5
-        sizes = {"n_width": 96, "np_width": 80, "depth_width": 80, "supersample": 1}
-        return simulate(replace(config, n_stops=n_stops, **sizes), folder)
+        sizes = {"n_stops": 6, "n_width": 96, "np_width": 80, "depth_width": 80, "supersample": 1}
+        return simulate(replace(config, **sizes), folder)
 
     for name, small in (("fit", small_fit), ("extract_mesh", small_mesh), ("label_occupancy", few_labels)):
         patch.setattr(nr, name, small, raising=False)
     patch.setattr(nr, "write_labels", few_files, raising=False)
+    patch.setattr(nr, "evaluate_mesh", few_samples, raising=False)
     patch.setattr(simulate_package, "simulate", small_capture)
