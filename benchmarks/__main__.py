@@ -12,6 +12,7 @@
     surfaces     simulated shapes of four materials: ours, classical methods, ours with one part off
     texture      textured meshes of finished runs against the photographs held out
     exports      finished runs as other programs read them: inertia, convex parts, BOP outlines
+    first_mesh   the README's first command in a new environment, until there is a mesh
     fuzz         broken files of every kind, read by every reader: what crashes, how long, how much memory
     report_pictures  the docs' pictures of reports, and what a report's page costs to open
 
@@ -37,6 +38,7 @@ _MODULES = {
     "surfaces": "surfaces",
     "texture": "texture",
     "exports": "exports",
+    "first_mesh": "first_mesh",
     "fuzz": "fuzz",
     "report_pictures": "report_pictures",
 }

@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from neuralrecon.usage import described_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 BENCHMARKS = ROOT / "benchmarks"
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -41,9 +41,9 @@ def prose(page: Path) -> str:
     return _BLOCK.sub("", page.read_text())
 
 
-def commands() -> Iterator[tuple[str, list[str]]]:
-    """(NAME, words) of every `python -m neuralrecon.NAME words` in the README's code blocks."""
-    for body in blocks(README, "bash"):
+def commands(pages: Iterable[Path]) -> Iterator[tuple[str, list[str]]]:
+    """(NAME, words) of every `python -m neuralrecon.NAME words` in the pages' code blocks."""
+    for body in (body for page in pages for body in blocks(page, "bash")):
         for line in body.splitlines():
             for part in line.split("&&"):
                 words = shlex.split(part, comments=True)
@@ -52,7 +52,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
                     yield module.partition(".")[2], words[words.index(module) + 1 :]
 
 
-COMMANDS = list(commands())
+COMMANDS = [(name, list(words)) for name, words in dict.fromkeys((n, tuple(w)) for n, w in commands(PAGES))]
 
 
 def composes(name: str, words: list[str]) -> int:
@@ -62,10 +62,10 @@ def composes(name: str, words: list[str]) -> int:
 
 def test_the_readme_shows_every_command() -> None:
     packages = {p.parent.name for p in (ROOT / "neuralrecon").glob("*/__main__.py")}
-    assert {name for name, _ in COMMANDS} == packages
+    assert {name for name, _ in commands([README])} == packages
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_modules_that_are_run_exist(page: Path) -> None:
     for name in re.findall(r"python -m ((?:neuralrecon|benchmarks)[\w.]*)", page.read_text()):
         assert importlib.util.find_spec(name) is not None, name
@@ -186,7 +186,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     for link in _LINK.findall(prose(page)):
         if "://" in link:
@@ -197,7 +197,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_source_files_that_are_named_exist(page: Path) -> None:
     for name in re.findall(r"`((?:neuralrecon|benchmarks|\w+)/[\w/]+\.py)`", prose(page)):
         assert (ROOT / name).is_file() or (ROOT / "neuralrecon" / name).is_file(), name
@@ -220,7 +220,13 @@ def test_the_method_lists_every_loss() -> None:
 
 def test_every_example_is_in_the_readme() -> None:
     linked = {Path(link).name for link in _LINK.findall(README.read_text()) if link.startswith("examples/")}
-    assert linked == {path.name for path in EXAMPLES}
+    assert linked == {path.name for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".ipynb")}
+
+
+def test_every_example_is_on_its_page() -> None:
+    page = (ROOT / "docs" / "examples.md").read_text()
+    listed = set(re.findall(r"^\| `([\w.]+)` \|", page, re.MULTILINE))
+    assert listed == {path.name for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".ipynb")}
 
 
 def test_the_picture_is_small() -> None:
@@ -275,5 +281,6 @@ def pinned() -> set[str]:
 
 def test_constraints_pin_every_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["test"], *extras["docs"]]
     assert {re.split(r"[^\w-]", name)[0] for name in wanted} <= pinned()
