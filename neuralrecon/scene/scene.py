@@ -129,7 +129,7 @@ class Scene:
         if capture.depth_is_masked:
             weight = 1 / min(max(len(depths) // 8, 1), 4)
             silhouettes += in_parallel(
-                "depth outlines read", lambda image: _silhouette_of_depth(capture, image, weight), depths
+                "depth outlines read", lambda image: silhouette_of_depth(capture, image, weight), depths
             )
         if not silhouettes:
             raise EvidenceError(
@@ -197,7 +197,7 @@ def _read_photographs(capture: Capture, config: SceneConfig, folder: Path | None
             name=image.path.name,
             camera=camera_of(capture, image),
             cam_from_world=capture.sensor_from_world(image),
-            rig_from_world=_lights_from_world(capture.frame(image.frame)),
+            rig_from_world=lights_from_world(capture.frame(image.frame)),
             sensor=names.index(image.sensor),
             stop=stops[image.frame],
             store=store,
@@ -207,7 +207,7 @@ def _read_photographs(capture: Capture, config: SceneConfig, folder: Path | None
     ]
 
 
-def _lights_from_world(frame: Frame) -> torch.Tensor:
+def lights_from_world(frame: Frame) -> torch.Tensor:
     """Rotation into the frame in which the lights stand still: the rig's on a turntable, else the world itself."""
     return torch.eye(3, dtype=torch.float64) if frame.angle_deg is None else frame.rig_from_world.rotation
 
@@ -219,7 +219,7 @@ def _split(photographs: Sequence[Photograph], every: int) -> tuple[list[Photogra
     return held_out, [p for i, p in enumerate(photographs) if i % every != every - 1]
 
 
-def _silhouette_of_depth(capture: Capture, image: Image, weight: float) -> Silhouette:
+def silhouette_of_depth(capture: Capture, image: Image, weight: float) -> Silhouette:
     """The outline that depth masked to the object tells: a guess, as readings are missing on dark and steep parts.
 
     The readings' convex hull, 3 px wider; where there are many images only several that agree carve: `weight` is the

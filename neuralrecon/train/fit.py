@@ -26,6 +26,7 @@ from .patches import Views
 from .progress import SCALARS_FILE, Progress
 from .questions import Questions, Unseen
 from .schedule import BAND, Moment
+from .snapshots import Snapshots
 from .start import first_occupancy, start_from_hull
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ def fit(
     folder: Path | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     interrupts: Interrupts | None = None,
+    snapshots: Snapshots | None = None,
 ) -> Fit:
     """Train a model on a scene. On the CPU, the same seed on the same machine gives the same model, bit for bit.
 
@@ -54,6 +56,7 @@ def fit(
             continued, on the CPU to the same end as if it had never stopped.
         on_step: called after every step with its weighted loss terms; a GPU is waited for each time.
         interrupts: looked at after every step: once asked to, the fit writes a checkpoint and ends.
+        snapshots: where the fit, as it stands, is left for a viewer that asks for it; this changes nothing in the fit.
 
     Raises:
         ConfigError: the device is not there.
@@ -101,6 +104,9 @@ def fit(
             progress.read()
         if on_step is not None:
             on_step(step, progress.terms)
+        if snapshots is not None and snapshots.are_wanted():
+            progress.read()
+            snapshots.take(_fit_of(scene, config, model, occupancy, step + 1), progress.rows)
         ends = interrupts.asked() and step + 1 < config.steps
         if folder is not None and (ends or (step + 1) % config.checkpoint_every == 0) and step + 1 < config.steps:
             progress.read()
@@ -115,6 +121,8 @@ def fit(
     if folder is not None:
         progress.flush()
         save_fit(result, folder)
+    if snapshots is not None:
+        snapshots.end()
     return result
 
 

@@ -219,9 +219,16 @@ def used_capture(folder: Path) -> Capture:
         CaptureError: its capture is not described, or wrongly.
     """
     _, root = origin_of(folder)
+    return described_capture(folder) if (folder / CAPTURE_FILE).exists() else read_capture(root)
+
+
+def described_capture(folder: Path) -> Capture:
+    """The capture that a run, finished or not, has described in its folder. No image file is looked at.
+
+    Raises:
+        CaptureError: its description is missing or damaged.
+    """
     file = folder / CAPTURE_FILE
-    if not file.exists():
-        return read_capture(root)
     told = read_description(file, "description of the run's capture")
     base, layout = Path(told.text("base")), told.text("layout")
     [entry, *others] = told.entries("capture")
