@@ -45,7 +45,7 @@ class MeshConfig:
 
 
 def extract_mesh(fit: Fit, config: MeshConfig | None = None, *, level_mm: float = 0.0) -> trimesh.Trimesh:
-    """A level of the sdf as one closed, outward-oriented body in the world frame (metres): zero, the surface, or another.
+    """A level of the sdf as one closed, outward-oriented body in the world frame (metres); by default level 0.
 
     With a table, the solid is cut at the table's plane: the underside, which no camera sees, is that plane wherever
     the field is solid above it. Without one, the edge of the box around the hull is outside. Of several bodies the

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -68,6 +69,7 @@ def fit(
         >>> result = fit(scene, FitConfig(steps=500))  # doctest: +SKIP
     """
     config, where, interrupts = config or FitConfig(), device_of(device), interrupts or Interrupts()
+    snapshots = snapshots or Snapshots()
     silhouettes = _silhouettes(scene)
     model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder, where)
     room = free_room(scene.unit_from_world, scene.floor_m)
@@ -104,9 +106,7 @@ def fit(
             progress.read()
         if on_step is not None:
             on_step(step, progress.terms)
-        if snapshots is not None and snapshots.are_wanted():
-            progress.read()
-            snapshots.take(_fit_of(scene, config, model, occupancy, step + 1), progress.rows)
+        snapshots.take_if_wanted(partial(_fit_of, scene, config, model, occupancy, step + 1), progress)
         ends = interrupts.asked() and step + 1 < config.steps
         if folder is not None and (ends or (step + 1) % config.checkpoint_every == 0) and step + 1 < config.steps:
             progress.read()
@@ -121,8 +121,7 @@ def fit(
     if folder is not None:
         progress.flush()
         save_fit(result, folder)
-    if snapshots is not None:
-        snapshots.end()
+    snapshots.end()
     return result
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..files import replacing
 from .checkpoint import save_snapshot
 from .fit_types import Fit
+from .progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -27,34 +28,38 @@ _REST = 100.0  # after a snapshot that took t seconds, none for so many t: less 
 
 @dataclass(slots=True, kw_only=True)
 class Snapshots:
-    """Give it to `fit`; `folder` is the fit's, where the files go."""
+    """Give it to `fit`; `folder` is the fit's, where the files go. Without one nobody can ask."""
 
-    folder: Path
+    folder: Path | None = None
     not_before: float = 0.0
 
-    def are_wanted(self) -> bool:
-        """Whether somebody asks for one now and the last one is long enough ago; the disk is looked at now and then."""
-        now = time.monotonic()
-        if now < self.not_before:
-            return False
-        self.not_before = now + _LOOKS_EVERY_S
-        return (self.folder / WANTED_FILE).exists()
+    def take_if_wanted(self, fit_now: Callable[[], Fit], progress: Progress) -> None:
+        """Write the fit and the loss terms so far if somebody asks and the last time is long enough ago.
 
-    def take(self, fit: Fit, rows: Sequence[Mapping[str, float]]) -> None:
-        """Write the fit, then the loss terms so far (`rows`, thinned out). A full disk is no reason to end a fit."""
-        started = time.monotonic()
+        The disk is looked at now and then only. That it is full is no reason to end a fit.
+        """
+        now = time.monotonic()
+        if self.folder is None or now < self.not_before:
+            return
+        self.not_before = now + _LOOKS_EVERY_S
+        if not (self.folder / WANTED_FILE).exists():
+            return
+        progress.read()
         try:
             (self.folder / WANTED_FILE).unlink(missing_ok=True)
+            fit = fit_now()
             save_snapshot(fit, self.folder / SNAPSHOT_FILE)
             with replacing(self.folder / CURVES_FILE, flushed=False) as temporary:
-                temporary.write_text(json.dumps({"step": fit.step, "rows": thinned(rows)}))
+                temporary.write_text(json.dumps({"step": fit.step, "rows": thinned(progress.rows)}))
         except OSError as error:
             log.warning("%s: no snapshot could be written (%s); the fit goes on", self.folder, error)
         ended = time.monotonic()
-        self.not_before = ended + max(_LOOKS_EVERY_S, _REST * (ended - started))
+        self.not_before = ended + max(_LOOKS_EVERY_S, _REST * (ended - now))
 
     def end(self) -> None:
         """The fit is there: what was written on the way to it goes."""
+        if self.folder is None:
+            return
         for name in (WANTED_FILE, SNAPSHOT_FILE, CURVES_FILE):
             (self.folder / name).unlink(missing_ok=True)
 

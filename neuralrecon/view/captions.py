@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import viser
 
 _HEIGHT_PX = 320
-_STROKES = ("#1f2937", "#2063a0", "#cb6c1d", "#2f8f4e", "#8e44ad", "#c0392b", "#0f9d9d", "#8a6d3b", "#d6539c", "#5f6b7a",
-            "#9aa51f", "#3b4cc0", "#b8860b", "#116466")  # fmt: skip
+_STROKES = ("#1f2937", "#2063a0", "#cb6c1d", "#2f8f4e", "#8e44ad", "#c0392b", "#0f9d9d", "#8a6d3b", "#d6539c",
+            "#5f6b7a", "#9aa51f", "#3b4cc0", "#116466")  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,7 +76,7 @@ def of_slice(found: Slice, most: float, every: float) -> str:
     """What the slice's colours mean."""
     low, high = found.sdf_mm.min(), found.sdf_mm.max()
     return (
-        f"<sub>Blue −{most:g} mm (inside) to red +{most:g} mm (outside), lines every {every:g} mm, dark at the surface. "
+        f"<sub>Blue −{most:g} mm (inside) to red +{most:g} mm (outside), lines every {every:g} mm, dark at zero. "
         f"Here the sdf is {low:.1f} to {high:.1f} mm; away from the surface it is no exact distance.</sub>"
     )
 
@@ -96,7 +96,7 @@ def drawn_curves(
         known.handle.remove()
     if not names or len(curves["step"]) < 2:
         return None
-    series = [{"label": "step"}]
+    series: list[viser.uplot.Series] = [{"label": "step"}]
     for number, name in enumerate(names):
         stroke = _STROKES[number % len(_STROKES)]
         series.append({"label": name, "stroke": stroke, "width": 2.5 if name == "loss" else 1.2, "spanGaps": False})

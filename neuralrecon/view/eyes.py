@@ -46,16 +46,16 @@ class Eye:
         directions = torch.nn.functional.normalize(world_from_cam.rotate(in_cam), dim=1).float()
         n = len(directions)
         origin = fit.unit_from_world.apply(world_from_cam.translation[None]).float()
-        like = {"device": fit.device}
+        where = fit.device
         rays = ColorRays(
-            rays=Rays(origins=origin.expand(n, 3).to(**like), directions=directions.to(**like)),
-            colors=torch.zeros(n, 3, **like),
-            inside=torch.ones(n, dtype=torch.bool, **like),
-            rig_from_world=self.rig_from_world.float().to(**like).expand(n, 3, 3),
-            world_from_cam=world_from_cam.rotation.float().to(**like).expand(n, 3, 3),
-            sensors=torch.full((n,), self.sensor, **like),
-            stops=torch.full((n,), self.stop, **like),
-            images=torch.zeros(n, dtype=torch.int64, **like),
+            rays=Rays(origins=origin.expand(n, 3).to(where), directions=directions.to(where)),
+            colors=torch.zeros(n, 3, device=where),
+            inside=torch.ones(n, dtype=torch.bool, device=where),
+            rig_from_world=self.rig_from_world.float().to(where).expand(n, 3, 3),
+            world_from_cam=world_from_cam.rotation.float().to(where).expand(n, 3, 3),
+            sensors=torch.full((n,), self.sensor, device=where),
+            stops=torch.full((n,), self.stop, device=where),
+            images=torch.zeros(n, dtype=torch.int64, device=where),
         )
         return fit.model.sensors.corrected_color(rays) if self.is_taken else rays
 

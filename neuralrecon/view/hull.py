@@ -44,8 +44,10 @@ def hull_mesh(fit: Fit, capture: Capture) -> trimesh.Trimesh:
     in_world = in_unit * world_from_unit.scale + world_from_unit.translation.double().cpu().numpy()
     if fit.floor_m is not None:
         in_world[:, 2] = np.maximum(in_world[:, 2], fit.floor_m)
-    # skimage winds towards falling values
-    return trimesh.Trimesh(in_world, faces[:, ::-1], process=False)
+    mesh = trimesh.Trimesh(in_world, faces, process=False)
+    if mesh.volume < 0:
+        mesh.invert()
+    return mesh
 
 
 def _silhouettes(capture: Capture) -> list[Silhouette]:

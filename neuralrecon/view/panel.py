@@ -1,4 +1,4 @@
-"""The controls beside the scene. What a control says is read when a job runs; a change asks for the jobs it concerns."""
+"""The controls beside the scene. What they say is read when a job runs; a change asks for the jobs it concerns."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class _Controls:
         hint = "This window's camera, or one of the capture's, then beside what it took"
         self._choice("eye", "From", [OWN_CAMERA], hint, "view")
         self._choice("shows", "Shows", list(Shows), "What is rendered", "view")
-        self._slider("picture_px", "Pixels", 64, 1024, 32, picture_px, "Of the picture's longer side", "view")
+        self._slider("picture_px", "Pixels", 32, 1024, 32, picture_px, "Of the picture's longer side", "view")
         self._keep("go_there", self._gui.add_button("Go to this camera", hint="Move this window's camera there"))
         self._keep("picture", self._gui.add_image(blank_picture(), format="png"))
         self._text("of_picture")

@@ -19,7 +19,7 @@ _DOWN = {"x": (0, 0, -1), "y": (0, 0, -1), "z": (0, -1, 0)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plane:
-    """Square to an axis of the world at `offset_m` along it. What lies beyond is cut away; `flipped`, what is before."""
+    """Square to an axis of the world, at `offset_m` along it. What lies beyond is cut; `flipped`, what lies before."""
 
     axis: str
     offset_m: float

@@ -9,6 +9,7 @@ import fast_simplification
 import numpy as np
 import trimesh
 from jaxtyping import Float, Int, UInt8
+from trimesh.visual import ColorVisuals
 
 from ..extract import MeshConfig, extract_mesh
 from ..train import Fit
@@ -52,7 +53,7 @@ def light_enough(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     if len(mesh.faces) <= _MOST_FACES:
         return mesh
     vertices, faces = fast_simplification.simplify(
-        np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32), target_count=_MOST_FACES
+        np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int32), target_count=_MOST_FACES
     )[:2]
     return trimesh.Trimesh(vertices, faces, process=False)
 
@@ -69,6 +70,6 @@ def drawn(mesh: trimesh.Trimesh, paint: Paint, plane: Plane | None) -> Drawn:
 def _colors(mesh: trimesh.Trimesh, paint: Paint) -> np.ndarray:
     if paint == Paint.normal:
         return (np.asarray(mesh.vertex_normals) * 0.5 + 0.5) * 255
-    if paint == Paint.color and mesh.visual.kind == "vertex":
-        return np.asarray(mesh.visual.vertex_colors)[:, :3]  # pyright: ignore[reportAttributeAccessIssue]
+    if paint == Paint.color and isinstance(mesh.visual, ColorVisuals) and mesh.visual.kind == "vertex":
+        return np.asarray(mesh.visual.vertex_colors)[:, :3]
     return np.tile(_CLAY, (len(mesh.vertices), 1))

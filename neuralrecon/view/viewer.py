@@ -21,7 +21,7 @@ class Viewer:
     """
 
     def __init__(self, runs: Sequence[Run], config: ViewConfig) -> None:
-        self.config = config
+        self.config, self._is_stopped = config, False
         self.server = opened_server(config.host, config.port, "neuralrecon")
         try:
             self._open(runs)
@@ -61,9 +61,9 @@ class Viewer:
     def stop(self) -> None:
         """Close the port, end all connections and threads. A second call does nothing."""
         self.worker.stop()
-        if self.server is not None:
+        if not self._is_stopped:
+            self._is_stopped = True
             stop_server(self.server)
-            self.server = None  # type: ignore[assignment]
 
     def __enter__(self) -> Viewer:
         return self
