@@ -9,6 +9,7 @@
     real         real captures, judged by what was held out
     reliability  runs that are killed, sweeps with sabotaged objects, what Ray costs
     surfaces     simulated shapes of four materials: ours, classical methods, ours with one part off
+    viewer       what a viewer beside a training costs
     fuzz         broken files of every kind, read by every reader: what crashes, how long, how much memory
 
 The README's picture is drawn by python -m benchmarks.overview.
@@ -30,6 +31,7 @@ _MODULES = {
     "real": "real",
     "reliability": "reliability",
     "surfaces": "surfaces",
+    "viewer": "viewer",
     "fuzz": "fuzz",
 }
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -15,10 +17,10 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from light_visitor import visiting
 from scipy.spatial.transform import Rotation
 from viewed_runs import CENTER, RADIUS, sphere_fit, write_run
 
+from benchmarks.visitor import visiting
 from neuralrecon.capture import SensorKind, read_capture, read_depth
 from neuralrecon.errors import ConfigError
 from neuralrecon.extract import MeshConfig, extract_mesh
@@ -42,6 +44,7 @@ from neuralrecon.view.viewpoints import Shows, Subject, seen_beside
 from neuralrecon.view.worker import Worker
 
 VOXEL_MM = 2.5
+FIT_OF_RUN = Run.fit
 
 
 def free_port() -> int:
@@ -70,8 +73,7 @@ def viewer(run_folder: Path, fit) -> Iterator[Viewer]:
     """With a visitor, and with the sphere's own field in place of an untrained one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "fit", lambda self: fit)
-        with show(run_folder, ViewConfig(port=free_port(), cells=40, picture_px=48)) as opened, visiting(opened.url):
-            settled(opened)
+        with shown(run_folder, cells=40, picture_px=48) as opened:
             yield opened
             assert opened.worker.failure is None
 
@@ -86,11 +88,27 @@ def settled(viewer: Viewer, **chosen: object) -> Viewer:
 
 
 def done(viewer: Viewer) -> None:
-    """Wait until what a control's change asks for, on one of viser's threads, has been asked for and done."""
-    for _ in range(2):
-        viewer.server._thread_executor.submit(lambda: None).result()
-        time.sleep(0.1)
-    assert viewer.wait_idle(60)
+    """Wait until all that was asked for is done."""
+    assert viewer.wait_idle(120)
+
+
+class AtOnce:
+    """In place of viser's pool of threads: what a control's change asks for is asked for when the change returns."""
+
+    def submit(self, call: Callable[..., object], *args: object) -> Future:
+        done: Future = Future()
+        done.set_result(call(*args))
+        return done
+
+
+@contextmanager
+def shown(folder: Path | list[Path], **settings: int) -> Iterator[Viewer]:
+    """A viewer with a visitor, with the first object on the screen."""
+    with show(folder, ViewConfig(port=free_port(), **settings)) as viewer:
+        viewer.server.gui._thread_executor = AtOnce()  # type: ignore[assignment]
+        with visiting(viewer.url):
+            done(viewer)
+            yield viewer
 
 
 def surface_of(viewer: Viewer) -> trimesh.Trimesh:
@@ -463,13 +481,14 @@ def test_a_sweeps_runs_and_several_folders_are_found(run_folder: Path, sphere_fo
     assert len(runs_of([run_folder, run_folder])) == 1
 
 
-def test_another_object_takes_the_place_of_the_first(sphere_folder: Path, tmp_path: Path) -> None:
+def test_another_object_takes_the_place_of_the_first(
+    sphere_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second run's fit is damaged: said so, with nothing of the first left; the first comes back."""
+    monkeypatch.setattr(Run, "fit", FIT_OF_RUN)  # the one that reads files, whatever other tests have put there
     first, second = (write_run(tmp_path / name, sphere_folder) for name in ("one", "two"))
     (second / "fit" / "fit.safetensors").write_bytes(b"no fit")
-    config = ViewConfig(port=free_port(), cells=16, picture_px=32)
-    with show([first, second], config) as viewer, visiting(viewer.url):
-        done(viewer)
+    with shown([first, second], cells=16, picture_px=32) as viewer:
         n = len(viewer.jobs.stage.frusta)
         viewer.jobs.panel.object.value = "two"
         done(viewer)
@@ -491,8 +510,7 @@ def test_nothing_is_left_after_a_stop(run_folder: Path) -> None:
     viewer = show(run_folder, ViewConfig(port=port, cells=16, picture_px=32))
     assert viewer.url == f"http://127.0.0.1:{port}"
     with visiting(viewer.url):
-        time.sleep(0.3)
-        assert viewer.wait_idle(60)
+        done(viewer)
     viewer.stop()
     viewer.stop()
     assert set(threading.enumerate()) <= before

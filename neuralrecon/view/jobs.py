@@ -105,6 +105,7 @@ class Jobs:
         """Another run: everything goes, and comes anew."""
         self.stage.clear()
         self._troubles.clear()
+        self._tell_troubles()
         self.shown = Loaded(run=self.runs[self.panel.object.value])
         self.panel.picture_px.value = self.config.picture_px
         self.panel.level_mm.value = 0.0
@@ -406,5 +407,8 @@ class Jobs:
         self._troubles.pop(job, None)
         if trouble is not None:
             self._troubles[job] = trouble
+        self._tell_troubles()
+
+    def _tell_troubles(self) -> None:
         self.panel.trouble.content = "\n\n".join(f"⚠ {text}" for text in self._troubles.values())
         self.panel.trouble.visible = bool(self._troubles)
