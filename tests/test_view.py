@@ -171,7 +171,12 @@ def test_a_click_on_a_frustum_goes_there(viewer: Viewer, capture) -> None:
     assert np.allclose(client.camera.position, world_from_cam.translation, atol=1e-9)
     turn = Rotation.from_quat(client.camera.wxyz, scalar_first=True).as_matrix()
     assert np.abs(turn - world_from_cam.rotation.numpy()).max() < 1e-6
+    settled(viewer, cameras=Cameras.all)
+    assert not viewer.jobs.stage.frusta[image_name(image)].visible  # one stands in it
+    client.camera.position = np.array([0.0, 0.0, 2.0])
+    viewer.jobs._leave(client)
     settled(viewer)
+    assert viewer.jobs.stage.frusta[image_name(image)].visible
 
 
 # surface

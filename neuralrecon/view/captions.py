@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import viser
 
 _HEIGHT_PX = 320
+_LEAST_SHARE = 1e-3
 _STROKES = ("#1f2937", "#2063a0", "#cb6c1d", "#2f8f4e", "#8e44ad", "#c0392b", "#0f9d9d", "#8a6d3b", "#d6539c",
             "#5f6b7a", "#9aa51f", "#3b4cc0", "#116466")  # fmt: skip
 
@@ -86,9 +87,7 @@ def drawn_curves(
 ) -> Curves | None:
     """The chart with these curves: new data in the one that is there, or a new one if there are other terms."""
     names = tuple(name for name in curves if name != "step")
-    data = tuple(
-        np.where(curves[name] > 0, curves[name], np.nan) if name != "step" else curves[name] for name in curves
-    )
+    data = _within_sight(curves) if names else ()
     if known is not None and known.names == names:
         known.handle.data = data
         return known
@@ -110,3 +109,12 @@ def drawn_curves(
             height=_HEIGHT_PX,
         )
     return Curves(names=names, handle=handle)
+
+
+def _within_sight(curves: Mapping[str, Float[np.ndarray, "rows"]]) -> tuple[Float[np.ndarray, "rows"], ...]:
+    """Steps, then the terms; nan where a term is less than a thousandth of the largest loss, or not there."""
+    least = _LEAST_SHARE * float(np.nanmax(curves["loss"])) if "loss" in curves else 0.0
+    return tuple(
+        values if name == "step" else np.where(np.nan_to_num(values) > least, values, np.nan)
+        for name, values in curves.items()
+    )

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     import viser
 
 _PICTURES_S = 0.3  # thumbnails are read for so long at a time
-_SLICE_PX = 220
+_SLICE_PX = 400
+_LEFT = 0.02  # of a camera's distance from the object: so far from it a window has left its place
 _SLICE_LINES_MM = 5.0
 _ALL_OF_THE_FIT = ("surface", "slice", "view", "curves", "status")
 _ALL = ("cameras", "table", "hull", "labels", *_ALL_OF_THE_FIT)
@@ -70,6 +71,7 @@ class Jobs:
         self.shown = Loaded(run=runs[0])
         self.curves: captions.Curves | None = None
         self._looked_from: int | None = None
+        self._standing_at: str | None = None  # the image at whose camera a window is: its frustum would be in the way
         self._troubles: dict[str, str] = {}
         self._is_placed = False
 
@@ -166,8 +168,10 @@ class Jobs:
         """Ranges that suit the object's size, and where new windows look from."""
         longest_mm = float(fit.box.size.max()) / fit.world_per_mm
         voxel = self.panel.voxel_mm
-        voxel.min, voxel.max, voxel.step = (longest_mm / n for n in (512, 16, 1024))
-        voxel.value = longest_mm / self.config.cells
+        step = _round_step(longest_mm / 512)
+        voxel.step, voxel.min = step, _rounded(longest_mm / 512 + step / 2, step)
+        voxel.max = _rounded(longest_mm / 16, step)
+        voxel.value = _rounded(longest_mm / self.config.cells, step)
         self._range_offset(fit)
         longest = float(fit.box.size.max())
         middle = self._middle()
@@ -184,8 +188,9 @@ class Jobs:
         axis = AXES.index(self.panel.axis.value)
         low, high = float(fit.box.low[axis]) / fit.world_per_mm, float(fit.box.high[axis]) / fit.world_per_mm
         offset = self.panel.offset_mm
-        offset.min, offset.max, offset.step = low - 2, high + 2, (high - low) / 400
-        offset.value = (low + high) / 2
+        step = _round_step((high - low) / 100)
+        offset.step, offset.min, offset.max = step, _rounded(low - 2 * step, step), _rounded(high + 2 * step, step)
+        offset.value = _rounded((low + high) / 2, step)
 
     # scene
 
@@ -211,7 +216,8 @@ class Jobs:
         return {
             name: image
             for name, image in self.shown.images.items()
-            if (panel.cameras.value == Cameras.all or image.frame == stop)
+            if name != self._standing_at
+            and (panel.cameras.value == Cameras.all or image.frame == stop)
             and (panel.depth_cameras.value if is_depth(capture, image) else panel.color_cameras.value)
         }
 
@@ -355,6 +361,7 @@ class Jobs:
 
         def moved(_: viser.CameraHandle) -> None:
             self._looked_from = client.client_id
+            self._leave(client)
             if self.panel.eye.value == OWN_CAMERA:
                 self.ask("view", after_s=0.2)
 
@@ -373,6 +380,16 @@ class Jobs:
         if client is not None and self.panel.eye.value in self.shown.images:
             self._go(self.panel.eye.value, client)
 
+    def _leave(self, client: viser.ClientHandle) -> None:
+        """Draw the frustum again in which the window's camera stood, once it has moved out of it."""
+        capture, name = self.shown.capture, self._standing_at
+        if capture is None or name not in self.shown.images:
+            return
+        _, position = pose_of(capture.sensor_from_world(self.shown.images[name]))
+        if np.linalg.norm(client.camera.position - position) > _LEFT * np.linalg.norm(self._middle() - position):
+            self._standing_at = None
+            self.ask("cameras")
+
     def _go(self, name: str, client: viser.ClientHandle) -> None:
         """The window's camera to where an image was taken; it turns about the object's middle from there."""
         capture = self.shown.capture
@@ -386,6 +403,8 @@ class Jobs:
             client.camera.wxyz = wxyz
             client.camera.look_at = position + axis * max(float((self._middle() - position) @ axis), 1e-3)
             client.camera.fov = field_of_view(capture.sensor(image.sensor).camera)[0]
+        self._standing_at = name
+        self.ask("cameras")
 
     # words
 
@@ -412,3 +431,13 @@ class Jobs:
     def _tell_troubles(self) -> None:
         self.panel.trouble.content = "\n\n".join(f"⚠ {text}" for text in self._troubles.values())
         self.panel.trouble.visible = bool(self._troubles)
+
+
+def _round_step(length: float) -> float:
+    """The power of ten below a length."""
+    return 10.0 ** int(np.floor(np.log10(length)))
+
+
+def _rounded(value: float, step: float) -> float:
+    """To a multiple of a power of ten, as few digits as it takes."""
+    return round(round(value / step) * step, 9)

@@ -27,6 +27,7 @@ DOUBT = ((178, 24, 43), (244, 165, 70), (255, 255, 191), (102, 189, 99), (0, 104
 NOTHING = (225, 227, 230)
 _LINE = (30, 32, 36)
 _GAP_PX = 4
+_NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 
 def colored(
@@ -64,11 +65,9 @@ def signed_picture(values: Float[np.ndarray, "v u"], most: float, every: float) 
     picture = colored(values, -most, most, DIVERGING)
     faint = contours(values, every) & (np.abs(values) < most)
     picture[faint] = (0.75 * picture[faint]).astype(np.uint8)
-    inside = values < 0
-    edge = np.zeros(values.shape, bool)
-    edge[:, 1:] |= inside[:, 1:] != inside[:, :-1]
-    edge[1:] |= inside[1:] != inside[:-1]
-    picture[edge] = _LINE
+    inside = np.pad(values < 0, 1, mode="edge")
+    beside = [inside[1 + v : inside.shape[0] - 1 + v, 1 + u : inside.shape[1] - 1 + u] for v, u in _NEIGHBOURS]
+    picture[np.any([side != inside[1:-1, 1:-1] for side in beside], axis=0)] = _LINE
     return picture
 
 

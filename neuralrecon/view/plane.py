@@ -92,9 +92,11 @@ def clipped(
 
 
 def sliced(fit: Fit, plane: Plane, longest_px: int) -> Slice:
-    """The fit's sdf on a plane, over the box around its hull with the margin that the unit cube has."""
+    """The fit's sdf on a plane, over the box around its hull with the unit cube's margin, not below the table."""
     margin = 0.5 * float(1 / fit.unit_from_world.scale - fit.box.size.max())
     low, high = (fit.box.low - margin).double().cpu().numpy(), (fit.box.high + margin).double().cpu().numpy()
+    if fit.floor_m is not None:
+        low[2] = max(low[2], fit.floor_m)
     right, down = (np.array(of[plane.axis], dtype=np.float64) for of in (_RIGHT, _DOWN))
     size = high - low
     width, height = float(abs(right) @ size), float(abs(down) @ size)
