@@ -13,6 +13,7 @@
     texture      textured meshes of finished runs against the photographs held out
     exports      finished runs as other programs read them: inertia, convex parts, BOP outlines
     first_mesh   the README's first command in a new environment, until there is a mesh
+    viewer       what a viewer beside a training costs
     fuzz         broken files of every kind, read by every reader: what crashes, how long, how much memory
     report_pictures  the docs' pictures of reports, and what a report's page costs to open
 
@@ -39,6 +40,7 @@ _MODULES = {
     "texture": "texture",
     "exports": "exports",
     "first_mesh": "first_mesh",
+    "viewer": "viewer",
     "fuzz": "fuzz",
     "report_pictures": "report_pictures",
 }

@@ -18,17 +18,18 @@ _MOST_GROWTH_BYTES = 64 * 2**20
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, flushed: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the place of `path` only if the block ends well.
 
-    It is on the disk before it gets the name: else a power cut could leave an empty file under it. The temporary name
-    keeps the suffix, for writers that choose the format by it.
+    It is on the disk before it gets the name: else a power cut could leave an empty file under it; not `flushed` is for
+    what nobody needs then. The temporary name keeps the suffix, for writers that choose the format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
-        flush(temporary)
+        if flushed:
+            flush(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

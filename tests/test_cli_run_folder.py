@@ -94,6 +94,25 @@ def test_strangers_files_are_never_touched(tmp_path: Path, overwrite: bool) -> N
     assert files(tmp_path) == {"thesis.tex"}
 
 
+def test_a_run_that_was_killed_at_its_first_or_while_clearing_does_not_block_its_folder(tmp_path: Path) -> None:
+    """Nothing is there but the lock and half of config.yaml; then a finished run of which the settings are left."""
+    for name in (".lock", ".config.123.yaml"):
+        (tmp_path / name).write_text("a:")
+    first = RunFolder.chosen(tmp_path, "cup", "a: 1\n", overwrite=False)
+    first.open()
+    assert files(tmp_path) == {".lock", "config.yaml"}
+    (tmp_path / "crops").mkdir()
+    first.finish({})
+    again = RunFolder.chosen(tmp_path, "cup", "a: 2\n", overwrite=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "write_text", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            again.open()
+    assert files(tmp_path) == {".lock", "config.yaml", "crops"}
+    RunFolder.chosen(tmp_path, "cup", "a: 2\n", overwrite=True).open()
+    assert (tmp_path / "config.yaml").read_text() == "a: 2\n"
+
+
 def test_overwriting_leaves_what_is_not_the_runs(tmp_path: Path) -> None:
     broken_off(tmp_path).finish({})
     (tmp_path / "notes.txt").write_text("mine")

@@ -31,6 +31,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 _FENCE = re.compile(r"^ *(```+|~~~+)(.*)$", re.MULTILINE)
 _BLOCK = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+RUN = {"train", "calibrate", "extract", "label", "evaluate", "simulate", "objects", "texture", "export", "report"}
 KINDS = {"bash", "python", "json", "text"}
 
 # Lines that are composed (settings resolved, nothing run), and why. Each pattern is needed: a test sees to it.
@@ -43,6 +44,9 @@ COMPOSED = {
     r"neuralrecon\.(train|sweep run) .*object=(ycb|bigbird)/": "needs a data set",
     r"capture=data/photos_of_a_mug": "photographs without calibration take a minute; test_calibrate_photos.py",
     r"masks=refined": "needs larger pictures than these; test_segment_masks.py",
+    r"formats=\[urdf": "convex parts take long; test_export_bodies.py",
+    r"formats=\[nerfstudio\]": "names sensors of a whole rig; test_export_photographs.py",
+    r"neuralrecon\.view ": "serves until it is stopped; test_view.py",
     r"engine=ray": "needs Ray, and a cluster; test_sweep.py",
     r"neuralrecon\.train -m ": "several whole runs; test_sweep.py",
     r"neuralrecon\.sweep (run captures=\[data/mine/cup,data/mine/mug\] out=outputs/mine$|status)": (
@@ -113,7 +117,18 @@ def _what_it_does(line: str) -> object:
 def test_most_commands_are_run() -> None:
     """Of each command that does something at least one line is run, but for those that only ask others."""
     run = {command_of(line)[0] for line in lines() if why_composed(line) is None and "neuralrecon." in line}
-    assert run == {"train", "calibrate", "extract", "label", "evaluate", "simulate", "objects"}
+    assert run == {
+        "train",
+        "calibrate",
+        "extract",
+        "label",
+        "evaluate",
+        "simulate",
+        "objects",
+        "texture",
+        "export",
+        "report",
+    }
 
 
 def command_of(line: str) -> tuple[str, list[str]]:
@@ -176,7 +191,17 @@ def test_sizes_alone_are_replaced() -> None:
     assert {"capture=x", "surface=clear", "masks=refined", "out=y", "fit.steps=12"} <= set(said)
     assert not {"fit.steps=4000", "surface=matte", "masks=given"} & set(said)
     assert set(small_words("extract", ["run=a", "voxel_mm=0.5"])) == {"run=a", "voxel_mm=6"}
-    assert set(SMALL_WORDS) >= {"train", "extract", "label", "evaluate", "simulate", "objects"}
+    assert set(SMALL_WORDS) >= {
+        "train",
+        "extract",
+        "label",
+        "evaluate",
+        "simulate",
+        "objects",
+        "texture",
+        "export",
+        "report",
+    }
 
 
 @pytest.mark.parametrize("body", of_kind("python"))

@@ -38,6 +38,10 @@ SMALL_WORDS = {
     "simulate": ["n_stops=2", "n_width=48", "np_width=40", "depth_width=40", "supersample=1"],
     "objects": [],
     "sweep": [],
+    "texture": ["size=256", "target_faces=300"],
+    "export": [],
+    "report": [],
+    "view": [],
 }
 _NOT_ASKED_OF_THE_LINE = {"calibration", "masks", "surface", "sensors"}  # what a line says of these is its point
 

@@ -86,23 +86,28 @@ class Bricks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lattice:
-    """The nodes of a fit's box: node (0, 0, 0) at `low` (world); the outermost ones are outside."""
+    """The nodes of a fit's box: node (0, 0, 0) at `low` (world); the outermost ones are outside.
+
+    All values are the sdf minus `level` (unit lengths).
+    """
 
     fit: Fit
-    guesses: Float[Tensor, "cells cells cells"]  # the occupancy grid's sdf on the CPU, where the nodes are chosen
+    guesses: Float[Tensor, "cells cells cells"]  # the occupancy grid's, on the CPU, where the nodes are chosen
     low: np.ndarray
     voxel: float
     shape: Index
+    level: float = 0.0
 
     @staticmethod
-    def around(fit: Fit, voxel: float) -> Lattice:
+    def around(fit: Fit, voxel: float, level: float = 0.0) -> Lattice:
         """Over the box around the hull with its margin; with a table from one and a half voxels below it on."""
         margin = 0.5 * float(1 / fit.unit_from_world.scale - fit.box.size.max())
         low, high = (fit.box.low - margin).double().numpy(), (fit.box.high + margin).double().numpy()
         if fit.floor_m is not None:
             low[2] = fit.floor_m - 1.5 * voxel
         x, y, z = (int(np.ceil(extent / voxel)) + 3 for extent in high - low)
-        return Lattice(fit=fit, guesses=fit.occupancy.sdf.cpu(), low=low - voxel, voxel=voxel, shape=(x, y, z))
+        guesses = fit.occupancy.sdf.cpu() - level
+        return Lattice(fit=fit, guesses=guesses, low=low - voxel, voxel=voxel, shape=(x, y, z), level=level)
 
     def sample(self) -> Bricks:
         """Ask the model in the band only; elsewhere the occupancy grid's last value has the right sign."""
@@ -201,7 +206,8 @@ class Lattice:
         """The model's value, in voxels."""
         points = np.stack([axis[i] for axis, i in zip(axes, np.nonzero(wanted), strict=True)], axis=1)
         in_cube = torch.from_numpy(points).clamp(0, 1).float().to(self.fit.device)
-        return self.fit.model.sdf(in_cube).cpu().numpy() / np.float32(self.fit.unit_from_world.scale * self.voxel)
+        values = self.fit.model.sdf(in_cube).cpu().numpy() - np.float32(self.level)
+        return values / np.float32(self.fit.unit_from_world.scale * self.voxel)
 
 
 def _twice_as_fine(values: np.ndarray) -> np.ndarray:

@@ -45,12 +45,15 @@ class MeshConfig:
             raise ConfigError(f"target_faces must be 0 (all) or at least 100, got {self.target_faces}")
 
 
-def extract_mesh(fit: Fit, config: MeshConfig | None = None) -> trimesh.Trimesh:
-    """The zero level of the sdf as one closed, outward-oriented body in the world frame (metres).
+def extract_mesh(fit: Fit, config: MeshConfig | None = None, *, level_mm: float = 0.0) -> trimesh.Trimesh:
+    """A level of the sdf as one closed, outward-oriented body in the world frame (metres); by default level 0.
 
     With a table, the solid is cut at the table's plane: the underside, which no camera sees, is that plane wherever
     the field is solid above it. Without one, the edge of the box around the hull is outside. Of several bodies the
     largest is kept, and cavities that do not reach the outside are filled.
+
+    Args:
+        level_mm: which level; above zero it lies outside of the surface. Far from the surface the sdf is no distance.
 
     Raises:
         MeshError: nothing is solid, or the grid would be too large.
@@ -58,7 +61,8 @@ def extract_mesh(fit: Fit, config: MeshConfig | None = None) -> trimesh.Trimesh:
     config = config or MeshConfig()
     voxel = config.voxel_mm * fit.world_per_mm
     _require_room(fit, voxel)
-    surface = Surface.of(keep_one_solid(Lattice.around(fit, voxel).sample(), fit.name))
+    level = level_mm * fit.world_per_mm * fit.unit_from_world.scale
+    surface = Surface.of(keep_one_solid(Lattice.around(fit, voxel, level).sample(), fit.name))
     if config.target_faces and config.target_faces < len(surface.faces):
         surface = _simplified(surface, config.target_faces)
     surface = surface.largest_body()

@@ -127,7 +127,7 @@ class Scene:
         if capture.depth_is_masked:
             weight = 1 / min(max(len(depths) // 8, 1), 4)
             silhouettes += in_parallel(
-                "depth outlines read", lambda image: _silhouette_of_depth(capture, image, weight), depths
+                "depth outlines read", lambda image: silhouette_of_depth(capture, image, weight), depths
             )
         if not silhouettes:
             raise EvidenceError(
@@ -225,7 +225,7 @@ def lights_from_world(frame: Frame) -> torch.Tensor:
     return torch.eye(3, dtype=torch.float64) if frame.angle_deg is None else frame.rig_from_world.rotation
 
 
-def _silhouette_of_depth(capture: Capture, image: Image, weight: float) -> Silhouette:
+def silhouette_of_depth(capture: Capture, image: Image, weight: float) -> Silhouette:
     """The outline that depth masked to the object tells: a guess, as readings are missing on dark and steep parts.
 
     The readings' convex hull, 3 px wider; where there are many images only several that agree carve: `weight` is the

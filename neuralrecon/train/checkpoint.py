@@ -60,6 +60,39 @@ def save_fit(fit: Fit, folder: Path, training: TrainingState | None = None) -> P
     Raises:
         MachineError: it cannot be written; what was there before still is.
     """
+    facts, tensors = _parts_of(fit)
+    if training is not None:
+        tensors |= {f"moments.{name}": value for name, value in training.moments.items()}
+        tensors["generator"] = training.generator
+        facts["seed"] = training.seed
+    _write(facts, {k: v.cpu().contiguous() for k, v in tensors.items()}, folder, keeps=training is not None)
+    return folder / FIT_FILE
+
+
+def save_snapshot(fit: Fit, path: Path) -> None:
+    """Write `fit` for somebody who looks on: what `load_snapshot` reads. It replaces the file, but may be lost.
+
+    The disk is not waited for: a power cut may leave an empty file, as no training goes on from it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    facts, tensors = _parts_of(fit)
+    told, tensors = json.dumps(facts), {name: value.cpu().contiguous() for name, value in tensors.items()}
+    with replacing(path, flushed=False) as temporary:
+        temporary.write_bytes(save(tensors, metadata_of(told, tensors)))
+
+
+def load_snapshot(path: Path) -> Fit:
+    """What `save_snapshot` wrote; it comes on the CPU.
+
+    Raises:
+        FitError: no such file, not one of ours, damaged, or of another version.
+    """
+    return _read(path)[0]
+
+
+def _parts_of(fit: Fit) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors = {f"model.{name}": value.detach() for name, value in fit.model.state_dict().items()}
     tensors["occupancy.sdf"] = fit.occupancy.sdf
     tensors["occupancy.cells"] = fit.occupancy.cells
@@ -81,12 +114,7 @@ def save_fit(fit: Fit, folder: Path, training: TrainingState | None = None) -> P
         "n_stops": len(fit.model.sensors.stop),
         "config": asdict(fit.config),
     }
-    if training is not None:
-        tensors |= {f"moments.{name}": value for name, value in training.moments.items()}
-        tensors["generator"] = training.generator
-        facts["seed"] = training.seed
-    _write(facts, {k: v.cpu().contiguous() for k, v in tensors.items()}, folder, keeps=training is not None)
-    return folder / FIT_FILE
+    return facts, tensors
 
 
 def _write(facts: dict[str, Any], tensors: dict[str, Tensor], folder: Path, *, keeps: bool) -> None:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from .patches import Views
 from .progress import SCALARS_FILE, Progress
 from .questions import Questions, Unseen
 from .schedule import BAND, Moment
+from .snapshots import Snapshots
 from .start import first_occupancy, start_from_hull
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ def fit(
     folder: Path | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     interrupts: Interrupts | None = None,
+    snapshots: Snapshots | None = None,
 ) -> Fit:
     """Train a model on a scene. On the CPU, the same seed on the same machine gives the same model, bit for bit.
 
@@ -54,6 +57,7 @@ def fit(
             continued, on the CPU to the same end as if it had never stopped.
         on_step: called after every step with its weighted loss terms; a GPU is waited for each time.
         interrupts: looked at after every step: once asked to, the fit writes a checkpoint and ends.
+        snapshots: where the fit, as it stands, is left for a viewer that asks for it; this changes nothing in the fit.
 
     Raises:
         ConfigError: the device is not there.
@@ -65,6 +69,7 @@ def fit(
         >>> result = fit(scene, FitConfig(steps=500))  # doctest: +SKIP
     """
     config, where, interrupts = config or FitConfig(), device_of(device), interrupts or Interrupts()
+    snapshots = snapshots or Snapshots()
     silhouettes = _silhouettes(scene)
     model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder, where)
     room = free_room(scene.unit_from_world, scene.floor_m)
@@ -101,6 +106,7 @@ def fit(
             progress.read()
         if on_step is not None:
             on_step(step, progress.terms)
+        snapshots.take_if_wanted(partial(_fit_of, scene, config, model, occupancy, step + 1), progress)
         ends = interrupts.asked() and step + 1 < config.steps
         if folder is not None and (ends or (step + 1) % config.checkpoint_every == 0) and step + 1 < config.steps:
             progress.read()
@@ -115,6 +121,7 @@ def fit(
     if folder is not None:
         progress.flush()
         save_fit(result, folder)
+    snapshots.end()
     return result
 
 

@@ -23,6 +23,7 @@ from ..scene import Scene, read_photographs
 from ..segment import MasksFrom, outlined, segment
 from ..simulate import simulate
 from ..texture import TextureReport, require_xatlas, texture_run
+from ..view.beside import viewer_beside
 from . import Fit, device_of, fit
 from .checkpoint import has_fit, load_training
 from .interrupts import Interrupts, interrupts
@@ -49,6 +50,7 @@ from .run_folder import (
 from .run_folder import (
     TRUTH_FILE as TRUTH_FILE,
 )
+from .snapshots import Snapshots
 from .summary import RunSummary as RunSummary
 from .summary import versions
 from .verdict import Figures, Verdict, judged, observed_share
@@ -80,11 +82,17 @@ def run(config: RunConfig) -> RunSummary:
         require_xatlas()
     name = config.object.name if config.capture is None else config.capture.resolve().stem
     folder = RunFolder.chosen(config.out, name, settings_of(config), overwrite=config.overwrite)
-    with kept_log() as log_to, interrupts() as asked, held(folder, stages, log_to) as open_folder:
+    with (
+        kept_log() as log_to,
+        interrupts() as asked,
+        held(folder, stages, log_to) as open_folder,
+        viewer_beside(config.viewer, config.viewer_host, config.viewer_port) as show,
+    ):
         with stages.timed("capture"):
             path = _capture_folder(config)
             known = None if is_from_photos(path, config.calibration) else _capture(path, config)
         folder = open_folder()
+        show(folder.path)
         prepared = _prepared(path, known, config, folder.path, stages)
         folder.write_capture(prepared.capture)
         with stages.timed("scene"):
@@ -126,7 +134,17 @@ def _prepared(path: Path, known: Capture | None, config: RunConfig, folder: Path
 
 def settings_of(config: RunConfig) -> str:
     """The text of config.yaml, by which a run knows its own folder again."""
-    return as_yaml(replace(config, out=None, overwrite=False))
+    unseen = RunConfig()  # whoever looks on changes nothing
+    return as_yaml(
+        replace(
+            config,
+            out=None,
+            overwrite=False,
+            viewer=unseen.viewer,
+            viewer_host=unseen.viewer_host,
+            viewer_port=unseen.viewer_port,
+        )
+    )
 
 
 def _capture(path: Path, config: RunConfig) -> Capture:
@@ -185,7 +203,15 @@ def _fit(scene: Scene, config: RunConfig, folder: Path, asked: Interrupts) -> Fi
             _log.info("going on from the finished fit in %s", folder)
             return left.to(device_of(config.device))
     with asked.noted():
-        return fit(scene, config.fit, seed=config.seed, device=config.device, folder=folder, interrupts=asked)
+        return fit(
+            scene,
+            config.fit,
+            seed=config.seed,
+            device=config.device,
+            folder=folder,
+            interrupts=asked,
+            snapshots=Snapshots(folder=folder),
+        )
 
 
 def _products(

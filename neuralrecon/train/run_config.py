@@ -50,6 +50,9 @@ class RunConfig:
         overwrite: whether a finished run in `out` may be replaced.
         seed: of everything random.
         device: where the fit is computed: cpu, cuda, or auto, which is cuda if torch sees a GPU.
+        viewer: show the run in a browser while it lasts; needs the extra `view`.
+        viewer_host: the address at which it is shown; 0.0.0.0 for whoever reaches this machine.
+        viewer_port: the port at which it is shown.
         allow_partial: go on with a capture in which files are broken; what was left out is listed in the summary.
         sensors: the sensors to use, such as [N1,N3,NP5]; all if empty.
         every_nth_stop: use every n-th stop of the turntable.
@@ -78,6 +81,9 @@ class RunConfig:
     overwrite: bool = False
     seed: int = 0
     device: Device = Device.auto
+    viewer: bool = False
+    viewer_host: str = "127.0.0.1"
+    viewer_port: int = 8080
     allow_partial: bool = False
     sensors: list[str] = field(default_factory=list)
     every_nth_stop: int = 1
@@ -104,4 +110,9 @@ class RunConfig:
             raise ConfigError(
                 f"seed must be 0 or more, every_nth_stop and downscale 1 or more; "
                 f"got {self.seed}, {self.every_nth_stop} and {self.downscale}"
+            )
+        if not (1 <= self.viewer_port <= 65535 and self.viewer_host):
+            raise ConfigError(
+                f"viewer_port must be 1 to 65535 and viewer_host an address of this machine, such as 127.0.0.1; "
+                f"got {self.viewer_port} and '{self.viewer_host}'"
             )

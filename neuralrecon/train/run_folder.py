@@ -84,7 +84,7 @@ class RunFolder:
             return RunFolder(path=path, settings=settings, goes_on=False)
         if out.exists() and not out.is_dir():
             raise ConfigError(f"out={out} is a file; name a folder")
-        if not out.exists() or not any(entry.name != LOCK_FILE for entry in out.iterdir()):
+        if not out.exists() or all(_is_none(entry) for entry in out.iterdir()):
             return RunFolder(path=out, settings=settings, goes_on=False, overwrite=overwrite)
         if not (out / CONFIG_FILE).exists():
             raise ConfigError(f"out={out} has files in it that are no run's; name a new or empty folder")
@@ -101,7 +101,8 @@ class RunFolder:
         for half in _halves(self.path):
             half.unlink()
         for old in [entry for pattern in _OURS for entry in self.path.glob(pattern)]:
-            if not (self.goes_on and old.name == FIT_FOLDER):
+            # the settings stay until others replace them: a folder without any would be no run's
+            if old.name != CONFIG_FILE and not (self.goes_on and old.name == FIT_FOLDER):
                 shutil.rmtree(old) if old.is_dir() else old.unlink()
         self.write_text(CONFIG_FILE, self.settings)
 
@@ -145,6 +146,11 @@ class RunFolder:
             if file.is_file():
                 flush(file)
         self.write_text(SUMMARY_FILE, json.dumps(plain(summary), indent=2) + "\n")
+
+
+def _is_none(entry: Path) -> bool:
+    """Whether it is nothing of a run's yet: the lock, or half of what a run that was killed at once had begun."""
+    return entry.name == LOCK_FILE or _OUR_HALF.fullmatch(entry.name) is not None
 
 
 def _halves(folder: Path) -> list[Path]:
@@ -230,9 +236,16 @@ def used_capture(folder: Path) -> Capture:
         CaptureError: its capture is not described, or wrongly.
     """
     _, root = origin_of(folder)
+    return described_capture(folder) if (folder / CAPTURE_FILE).exists() else read_capture(root)
+
+
+def described_capture(folder: Path) -> Capture:
+    """The capture that a run, finished or not, has described in its folder. No image file is looked at.
+
+    Raises:
+        CaptureError: its description is missing or damaged.
+    """
     file = folder / CAPTURE_FILE
-    if not file.exists():
-        return read_capture(root)
     told = read_description(file, "description of the run's capture")
     base, layout = Path(told.text("base")), told.text("layout")
     [entry, *others] = told.entries("capture")
