@@ -102,13 +102,14 @@ def test_a_run_that_was_killed_at_its_first_or_while_clearing_does_not_block_its
     first.open()
     assert files(tmp_path) == {".lock", "config.yaml"}
     (tmp_path / "crops").mkdir()
+    (tmp_path / "crops" / "kept").write_text("")
     first.finish({})
     again = RunFolder.chosen(tmp_path, "cup", "a: 2\n", overwrite=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "write_text", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             again.open()
-    assert files(tmp_path) == {".lock", "config.yaml", "crops"}
+    assert files(tmp_path) == {".lock", "config.yaml", "crops/kept"}
     RunFolder.chosen(tmp_path, "cup", "a: 2\n", overwrite=True).open()
     assert (tmp_path / "config.yaml").read_text() == "a: 2\n"
 
