@@ -46,6 +46,7 @@ def _in_processes(tasks: Sequence[Task], at_once: int) -> Iterator[Outcome]:
 def _over_ray(tasks: Sequence[Task], config: SweepConfig) -> Iterator[Outcome]:
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's 15 starves objects beside any other program
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do by itself one day
         import ray
         import ray.exceptions
