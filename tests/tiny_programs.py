@@ -37,17 +37,21 @@ SMALL_WORDS = {
     "evaluate": ["n_samples=1000", "with_alignment=false"],
     "simulate": ["n_stops=2", "n_width=48", "np_width=40", "depth_width=40", "supersample=1"],
     "objects": [],
-    "sweep": [],
     "texture": ["size=256", "target_faces=300"],
     "export": [],
     "report": [],
-    "view": [],
 }
 _NOT_ASKED_OF_THE_LINE = {"calibration", "masks", "surface", "sensors"}  # what a line says of these is its point
 
 
 def small_words(name: str, words: list[str]) -> list[str]:
-    """The words of a command with small settings; what the line says stays but for sizes."""
+    """The words of a command with small settings; what the line says stays but for sizes.
+
+    Raises:
+        ValueError: a command that has no small settings here yet.
+    """
+    if name not in SMALL_WORDS:
+        raise ValueError(f"neuralrecon.{name}: give it small settings in SMALL_WORDS of tests/tiny_programs.py")
     said = {word.partition("=")[0] for word in words}
     small = [w for w in SMALL_WORDS[name] if w.partition("=")[0] not in said & _NOT_ASKED_OF_THE_LINE]
     keys = {word.partition("=")[0] for word in small}
