@@ -72,7 +72,7 @@ def _reset(panel: Panel) -> None:
 
 def _rig(viewer: Viewer) -> None:
     viewer.jobs.panel.cameras.value, viewer.jobs.panel.paint.value = Cameras.one_stop, Paint.color
-    _look(viewer, 5.0)
+    _look(viewer, 4.0)
 
 
 def _surface(viewer: Viewer) -> None:

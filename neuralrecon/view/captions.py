@@ -18,7 +18,7 @@ from .runs import Run
 
 if TYPE_CHECKING:
     import viser
-    import viser.uplot
+    from viser import uplot
 
 _HEIGHT_PX = 320
 _LEAST_SHARE = 1e-3
@@ -96,7 +96,7 @@ def drawn_curves(
         known.handle.remove()
     if not names or len(curves["step"]) < 2:
         return None
-    series: list[viser.uplot.Series] = [{"label": "step"}]
+    series: list[uplot.Series] = [{"label": "step"}]
     for number, name in enumerate(names):
         stroke = _STROKES[number % len(_STROKES)]
         series.append({"label": name, "stroke": stroke, "width": 2.5 if name == "loss" else 1.2, "spanGaps": False})

@@ -262,7 +262,7 @@ class Jobs:
         if shown.labels is None:
             raise CaptureError(f"{shown.run.name}: the run has written no labels yet")
         found, plane = points_by_kind(shown.labels, self.config.most_points), self._clipping()
-        size = float(shown.fit.box.size.max()) / 140
+        size = float(shown.fit.box.size.max()) / 220
         for kind in wanted:
             points = found[kind] if plane is None else found[kind][plane.keeps(found[kind])]
             self.stage.draw_points(kind, points, size)
