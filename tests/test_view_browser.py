@@ -136,11 +136,12 @@ def test_every_tab_opens(opened, name: str) -> None:
     _, page = opened
     tab(page, name)
     shown = {"Scene": "Cameras", "Surface": "Iso level mm", "Plane": "Square to", "View": "Shows", "Curves": "loss"}
-    page.get_by_text(shown[name]).first.wait_for(state="visible")
+    label = page.get_by_text(shown[name], exact=name != "Curves").locator("visible=true")
+    assert eventually(lambda: label.count() > 0, 60)
     if name == "View":
-        assert page.locator("img").count() >= 1
+        assert page.locator("img").locator("visible=true").count() >= 1
     if name == "Curves":
-        assert page.locator(".uplot canvas").count() == 1
+        assert page.locator(".uplot canvas").locator("visible=true").count() == 1
 
 
 def test_the_drop_down_flips_runs(opened) -> None:
@@ -149,5 +150,5 @@ def test_the_drop_down_flips_runs(opened) -> None:
     page.get_by_label("Object").first.click()
     page.get_by_role("option", name="mug").click()
     assert eventually(lambda: viewer.jobs.shown.run.name == "mug")
-    page.get_by_text("mug", exact=True).first.wait_for(state="visible")
+    assert eventually(lambda: page.get_by_text("mug", exact=True).locator("visible=true").count() > 0)
     assert eventually(lambda: "surface" in viewer.jobs.stage.parts)
