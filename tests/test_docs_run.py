@@ -159,9 +159,9 @@ def test_commands_run(line: str, here: Path, capsys: pytest.CaptureFixture[str])
     out = next((here / w.partition("=")[2] for w in words if w.startswith("out=")), None)
     if out is not None:
         shutil.rmtree(out, ignore_errors=True)
-    before = set(here.rglob("*"))
+    before = {path: path.stat().st_mtime_ns for path in here.rglob("*")}
     assert import_module(f"neuralrecon.{name}.__main__").cli(small_words(name, words)) == 0
-    new = [path for path in here.rglob("*") if path not in before and path.is_file()]
+    new = [path for path in here.rglob("*") if path.is_file() and before.get(path) != path.stat().st_mtime_ns]
     if name in ("objects", "evaluate"):
         assert capsys.readouterr().out
         assert not new
