@@ -165,6 +165,7 @@ def test_poses_go_forth_and_back(capture) -> None:
 def test_a_click_on_a_frustum_goes_there(viewer: Viewer, capture) -> None:
     image = capture.images_of(SensorKind.color)[3]
     client = next(iter(viewer.server.get_clients().values()))
+    home = client.camera.position, client.camera.wxyz
     viewer.jobs._clicked(image_name(image), SimpleNamespace(client=client))  # type: ignore[arg-type]
     world_from_cam = capture.sensor_from_world(image).inverse()
     assert viewer.jobs.panel.eye.value == image_name(image)
@@ -177,6 +178,7 @@ def test_a_click_on_a_frustum_goes_there(viewer: Viewer, capture) -> None:
     viewer.jobs._leave(client)
     settled(viewer)
     assert viewer.jobs.stage.frusta[image_name(image)].visible
+    client.camera.position, client.camera.wxyz = home
 
 
 # surface
