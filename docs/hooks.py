@@ -18,25 +18,13 @@ from mkdocs.structure.files import File, Files
 
 _PACKAGE = Path(__file__).resolve().parent.parent / "neuralrecon"
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
-# Each comes with the package that it describes.
-PAGES_OF_PARTS = {"texture.md", "exports.md", "reports.md", "viewer.md"}
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The navigation without pages of parts that are not there, and with the reference."""
-    absent = {page for page in PAGES_OF_PARTS if not (Path(config.docs_dir) / page).is_file()}
+    """The navigation with the reference."""
     reference = ["api/index.md", *({f"neuralrecon.{p.name}": f"api/{p.name}.md"} for p in packages())]
-    config.nav = [_entry(entry, absent, reference) for entry in config.nav or []]
+    config.nav = [{"Reference": reference} if "Reference" in entry else entry for entry in config.nav or []]
     return config
-
-
-def _entry(entry: dict[str, Any], absent: set[str], reference: list[Any]) -> dict[str, Any]:
-    [(title, below)] = entry.items()
-    if title == "Reference":
-        return {title: reference}
-    if isinstance(below, list):
-        return {title: [page for page in below if not absent & set(page.values())]}
-    return entry
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import fast_simplification
 import numpy as np
 import trimesh
 import trimesh.visual
 from jaxtyping import UInt8
+
+from ..extract.mesh import simplified as fewer_faces
 
 _GREY = 160
 
@@ -15,9 +16,7 @@ def simplified(mesh: trimesh.Trimesh, n_faces: int) -> trimesh.Trimesh:
     """About so many faces, with the colours of the nearest vertices; 0, or more faces than there are: as it is."""
     if not n_faces or n_faces >= len(mesh.faces):
         return mesh
-    vertices, faces = fast_simplification.simplify(
-        np.asarray(mesh.vertices), np.asarray(mesh.faces), target_count=n_faces
-    )[:2]
+    vertices, faces = fewer_faces(np.asarray(mesh.vertices), np.asarray(mesh.faces), n_faces)
     fewer = trimesh.Trimesh(vertices, faces, process=False)
     if has_colors(mesh):
         _, nearest = mesh.kdtree.query(fewer.vertices)

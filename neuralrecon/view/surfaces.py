@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-import fast_simplification
 import numpy as np
 import trimesh
 from jaxtyping import Float, Int, UInt8
 from trimesh.visual import ColorVisuals
 
 from ..extract import MeshConfig, extract_mesh
+from ..extract.mesh import simplified
 from ..train import Fit
 from .plane import Plane, clipped
 
@@ -52,9 +52,7 @@ def light_enough(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """
     if len(mesh.faces) <= _MOST_FACES:
         return mesh
-    vertices, faces = fast_simplification.simplify(
-        np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int32), target_count=_MOST_FACES
-    )[:2]
+    vertices, faces = simplified(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int32), _MOST_FACES)
     return trimesh.Trimesh(vertices, faces, process=False)
 
 
