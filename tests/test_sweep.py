@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -24,9 +25,10 @@ from neuralrecon.errors import ConfigError, FitError, SweepError
 from neuralrecon.sweep import Engine, Job, Outcome, SweepConfig, read_outcomes, sweep
 from neuralrecon.sweep import attempt as attempt_module
 from neuralrecon.sweep.__main__ import cli
-from neuralrecon.sweep.attempt import Stopped, Task, attempted
+from neuralrecon.sweep.attempt import Task, attempted
 from neuralrecon.sweep.jobs import is_due, names_of_captures
 from neuralrecon.sweep.outcome import write_outcome
+from neuralrecon.sweep.processes import Processes, Stopped
 from neuralrecon.sweep.results import COLUMNS, write_results
 from neuralrecon.sweep.status import rows_of
 from neuralrecon.train import FitConfig, load_fit
@@ -94,7 +96,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the objects whose process was started, in order; each ends at once and is ok."""
     started: list[str] = []
 
-    def process(task: Task, smaller: tuple[str, ...], stops: Callable[[], bool]) -> int:
+    def process(task: Task, smaller: tuple[str, ...], *_: object) -> int:
         started.append(task.job.name)
         folder = task.out / "runs" / task.job.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +135,7 @@ def test_a_process_that_is_killed_is_tried_again_but_not_for_ever(
 ) -> None:
     codes = {"once": [-9, 1], "always": [-9, -9, -9, -9], "asked": [143, 2], "wrong": [1, 1], "odd": [7, 7]}
 
-    def process(task: Task, smaller: tuple[str, ...], stops: Callable[[], bool]) -> int:
+    def process(task: Task, smaller: tuple[str, ...], *_: object) -> int:
         (task.out / "logs").mkdir(exist_ok=True)
         (task.out / "logs" / f"{task.job.name}.txt").write_text("…\nneuralrecon.train: the reason: it is\n\n")
         return codes[task.job.name].pop(0)
@@ -156,7 +158,7 @@ def test_an_object_that_ran_out_of_memory_is_tried_again_with_half_of_it(
     """Smaller at every try, and the outcome says how; other failures are not tried again."""
     asked: list[tuple[str, ...]] = []
 
-    def process(task: Task, smaller: tuple[str, ...], stops: Callable[[], bool]) -> int:
+    def process(task: Task, smaller: tuple[str, ...], *_: object) -> int:
         asked.append(smaller)
         n_rays = int(smaller[0].partition("=")[2]) if smaller else 768
         folder = RunFolder.chosen(task.out / "runs" / task.job.name, "a", "", overwrite=True)
@@ -197,7 +199,7 @@ def test_what_goes_wrong_around_an_object_is_its_own_end(tmp_path: Path, monkeyp
     monkeypatch.setattr(attempt_module, "_process", process)
     monkeypatch.setattr(attempt_module, "write_outcome", process)
     task = Task(job=job("a"), out=tmp_path, here=tmp_path, threads=1, retries=0)
-    found = attempted(task)
+    found = attempted(task, Processes())
     assert (found.status, found.error, found.lies_in_input) == (Status.failed, "OSError", False)
     assert "No space left" in found.reasons[0]
 
@@ -205,21 +207,61 @@ def test_what_goes_wrong_around_an_object_is_its_own_end(tmp_path: Path, monkeyp
 def test_a_sweep_that_ends_takes_its_processes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are asked to end, and waited for."""
     code = (
-        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(143)); print('up', flush=True); time.sleep(60)"
+        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(143));"
+        "print('up', file=sys.stderr, flush=True); time.sleep(60)"
     )
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[subprocess.Popen[str]] = []
     popen = subprocess.Popen
 
-    def other(_: object, **settings: object) -> subprocess.Popen[bytes]:
-        started.append(popen([sys.executable, "-c", f"{code}; time.sleep(60)"], **settings))
+    def other(_: object, **settings: Any) -> subprocess.Popen[str]:
+        started.append(popen([sys.executable, "-c", code], **settings))
         return started[-1]
 
     monkeypatch.setattr(subprocess, "Popen", other)
     task = Task(job=job("a"), out=tmp_path, here=tmp_path, threads=1, retries=5)
     with pytest.raises(Stopped):
-        attempted(task, lambda: bool(started) and "up" in (tmp_path / "logs" / "a.txt").read_text())
+        attempted(task, Processes(), lambda: bool(started) and "up" in (tmp_path / "logs" / "a.txt").read_text())
     assert [child.returncode for child in started] == [143]
     assert not (tmp_path / "outcomes").exists()
+
+
+def test_a_process_takes_the_next_object_until_one_does_not_end_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The train command's help is the object here; each log has the words of its own object only."""
+    started: list[subprocess.Popen[str]] = []
+    popen = subprocess.Popen
+
+    def noted(*words: Any, **settings: Any) -> subprocess.Popen[str]:
+        started.append(popen(*words, **settings))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", noted)
+
+    def train(processes: Processes, word: str, name: str, here: Path = tmp_path) -> int:
+        return processes.train([word], tmp_path / "logs" / name, here, 1)
+
+    with Processes() as processes:
+        assert [train(processes, "--help", name) for name in "ab"] == [0, 0]
+        assert len(started) == 1
+        assert train(processes, "fit.stepps=3", "c") == 2
+        assert started[0].returncode == 2
+        assert train(processes, "--help", "d") == 0
+        assert len(started) == 2
+        os.kill(started[1].pid, signal.SIGKILL)  # while it waits
+        started[1].wait()
+        assert train(processes, "--help", "e") == 0
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")  # another GPU: what CUDA has seen cannot be changed
+        assert train(processes, "--help", "f") == 0
+        (tmp_path / "elsewhere").mkdir()
+        assert train(processes, "--help", "g", tmp_path / "elsewhere") == 0
+        assert len(started) == 5
+        assert started[-1].returncode is None
+    assert started[-1].returncode is not None
+    logs = {name: (tmp_path / "logs" / name).read_text() for name in "abcdefg"}
+    assert "did you mean fit.steps" in logs.pop("c")
+    assert len(set(logs.values())) == 1
+    assert "python -m neuralrecon.train" in logs["a"]
 
 
 def test_folders_that_are_others_are_left_alone(

@@ -1,4 +1,4 @@
-"""Many objects, unattended: each in a process of its own, each with a verdict, all in one table."""
+"""Many objects, unattended: none of which can end the others, each with a verdict, all in one table."""
 
 from .jobs import Job as Job
 from .jobs import job_of as job_of

@@ -1,4 +1,4 @@
-"""Reconstruct many objects, each in a process of its own, and keep one table of verdicts.
+"""Reconstruct many objects, in processes of their own, and keep one table of verdicts.
 
 `run` takes object=NAME,NAME or patterns of names, captures=FOLDER,FOLDER or patterns, and the settings of
 `python -m neuralrecon.train`, which hold for every object. Given again with the same `out` it does what is missing, and

@@ -1,11 +1,8 @@
-"""One object, from its first process to its outcome. Whatever happens there, the sweep goes on."""
+"""One object, from its first try to its outcome. Whatever happens there, the sweep goes on."""
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,9 +13,8 @@ from ..files import read_json
 from ..train.run_folder import FAILURE_FILE, SUMMARY_FILE
 from .jobs import Job
 from .outcome import LOGS, RUNS, Outcome, Status, write_outcome
+from .processes import Processes, Stopped
 
-_LOOKS_EVERY_S = 0.1
-TIME_TO_END_S = 60.0  # a step and a checkpoint of a large model
 _SIGNALLED = {128 + signum for signum in (signal.SIGINT, signal.SIGKILL, signal.SIGTERM)}
 
 
@@ -33,12 +29,8 @@ class Task:
     retries: int
 
 
-class Stopped(Exception):
-    """The sweep ends before this object did."""
-
-
-def attempted(task: Task, stops: Callable[[], bool] = lambda: False) -> Outcome:
-    """Run the object's process, again if it was killed or memory ran out, and write the outcome down.
+def attempted(task: Task, processes: Processes, stops: Callable[[], bool] = lambda: False) -> Outcome:
+    """Run the object in a process, again if that was killed or memory ran out, and write the outcome down.
 
     After memory has run out in the fit the next try asks for half of it, and so on; the outcome says so.
 
@@ -50,7 +42,7 @@ def attempted(task: Task, stops: Callable[[], bool] = lambda: False) -> Outcome:
         again = True
         while again and attempts <= task.retries:
             attempts += 1
-            code = _process(task, smaller, stops)
+            code = _process(task, smaller, processes, stops)
             halved = _halved(task, code)
             again = _was_killed(code) or bool(halved)
             smaller = halved if halved and attempts <= task.retries else smaller
@@ -78,41 +70,9 @@ def _halved(task: Task, code: int) -> tuple[str, ...]:
     return tuple(read_json(failure)["smaller"]) if code == 1 and failure.is_file() else ()
 
 
-def _process(task: Task, smaller: tuple[str, ...], stops: Callable[[], bool]) -> int:
-    log = task.out / LOGS / f"{task.job.name}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
+def _process(task: Task, smaller: tuple[str, ...], processes: Processes, stops: Callable[[], bool]) -> int:
     words = [*task.job.words, *smaller, f"out='{task.out / RUNS / task.job.name}'", "overwrite=true"]
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(task.threads))
-    with log.open("w") as file:
-        if stops():
-            raise Stopped
-        child = subprocess.Popen(
-            [sys.executable, "-m", "neuralrecon.sweep.child", str(os.getpid()), *words],
-            cwd=task.here,
-            env=os.environ | threads,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C comes to the sweep, which asks the processes to end, once
-        )
-        try:
-            while child.poll() is None:
-                if stops():
-                    raise Stopped
-                time.sleep(_LOOKS_EVERY_S)
-        finally:
-            _end(child)
-    return child.returncode
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        child.terminate()
-        try:
-            child.wait(TIME_TO_END_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+    return processes.train(words, task.out / LOGS / f"{task.job.name}.txt", task.here, task.threads, stops)
 
 
 def _outcome(task: Task, code: int) -> Outcome:

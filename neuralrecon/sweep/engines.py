@@ -1,4 +1,4 @@
-"""Who hands the objects out. Every object is a process of its own, so that an engine only says where and when."""
+"""Who hands the objects out. They run in processes of ours, so that an engine only says where and when."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import ConfigError
-from .attempt import TIME_TO_END_S, Task, attempted
+from .attempt import Task, attempted
 from .outcome import Outcome, Status, write_outcome
+from .processes import TIME_TO_END_S, Processes
 from .settings import Engine, SweepConfig
 
 _STORE_BYTES = 100 * 2**20  # outcomes are small
@@ -33,8 +34,8 @@ def outcomes_of(tasks: Sequence[Task], config: SweepConfig) -> Iterator[Outcome]
 def _in_processes(tasks: Sequence[Task], at_once: int) -> Iterator[Outcome]:
     """A thread waits for each process; there is nothing to fork and no pool that a killed worker could break."""
     stop = threading.Event()
-    with ThreadPoolExecutor(at_once) as pool:
-        futures = [pool.submit(attempted, task, stop.is_set) for task in tasks]
+    with Processes() as processes, ThreadPoolExecutor(at_once) as pool:
+        futures = [pool.submit(attempted, task, processes, stop.is_set) for task in tasks]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -63,7 +64,7 @@ def _over_ray(tasks: Sequence[Task], config: SweepConfig) -> Iterator[Outcome]:
     )
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)  # Ray takes it over
-    work = ray.remote(num_cpus=config.threads, num_gpus=config.gpus_each, max_retries=config.retries)(attempted)
+    work = ray.remote(num_cpus=config.threads, num_gpus=config.gpus_each, max_retries=config.retries)(_attempted_there)
     waiting = {work.remote(task): task for task in tasks}
     try:
         while waiting:
@@ -79,6 +80,13 @@ def _over_ray(tasks: Sequence[Task], config: SweepConfig) -> Iterator[Outcome]:
         if waiting:  # a worker that is cancelled lets its object's process write a checkpoint
             ray.wait(list(waiting), num_returns=len(waiting), timeout=TIME_TO_END_S)
         ray.shutdown()
+
+
+_processes_there = Processes()  # of this Ray worker, which ends with them
+
+
+def _attempted_there(task: Task) -> Outcome:
+    return attempted(task, _processes_there)
 
 
 def _lost(task: Task, error: Exception) -> Outcome:

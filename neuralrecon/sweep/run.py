@@ -25,7 +25,7 @@ SWEEP_FILE = "sweep.json"
 
 
 def sweep(jobs: Sequence[Job], config: SweepConfig) -> list[Outcome]:
-    """Reconstruct each object in a process of its own, the largest captures first; the outcomes in the jobs' order.
+    """Reconstruct each object in a process apart, the largest captures first; the outcomes in the jobs' order.
 
     What was done before stays; see `is_due`. The results are written after every object.
 
