@@ -369,6 +369,7 @@ def test_status_tells_what_runs(tmp_path: Path, done: list[str], capsys: pytest.
         (["run", "out=o", "object=demo/box", "fit.stepps=3"], "did you mean fit.steps"),
         (["run", "out=o", "object=demo/box", "seed=1,2"], "several values"),
         (["run", "out=o", "object=demo/box", "overwrite=true"], "force=true"),
+        (["run", "out=o", "object=demo/box", "viewer=true"], "python -m neuralrecon.view run=o"),
         (["run", "out=o", "object=demo/box", "workers=0"], "workers must be 1 or more"),
         (["run", "out=o", "object=demo/box", "gpus_each=1"], "for engine=ray"),
     ],

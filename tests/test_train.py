@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -333,6 +334,24 @@ def test_the_readings_of_an_inexact_sensor_count_by_the_square_of_its_spread() -
     share = (0.5 / coarse["spread"]) ** 2
     assert coarse["depth"] == pytest.approx(share * exact["depth"], rel=0.02)
     assert coarse["free"] == pytest.approx(share * exact["free"], rel=0.02)
+
+
+@pytest.mark.parametrize("first_levels", [1, 3, 5])
+def test_one_step_changes_slopes_alike_on_all_levels_that_come_later(first_levels: int) -> None:
+    """Adam's first step moves every entry by its rate: over the cell's size that is one slope, the first levels'."""
+    config = FitConfig(field=FieldConfig(levels=5, log2_table_size=12), first_levels=first_levels)
+    model = SurfaceModel(config.field, 1, 1, torch.Generator().manual_seed(0))
+    grid, before = config.field.sdf_grid, model.sdf_table.detach().clone()
+    color_before = model.color_table.detach().clone()
+    optimizer = Optimizer(model, config)
+    optimizer.descend(model.sdf_table.sum() + model.color_table.sum(), 1.0)
+    moved = (before - model.sdf_table.detach()).double()
+    steps = [moved[a:b] for a, b in itertools.pairwise(grid.offsets)]
+    for level, step in enumerate(steps):
+        wanted = config.learning_rate_table * min(1.0, grid.resolutions[first_levels - 1] / grid.resolutions[level])
+        torch.testing.assert_close(step, torch.full_like(step, wanted), rtol=1e-3, atol=0)
+    color_moved = (color_before - model.color_table.detach()).double()
+    torch.testing.assert_close(color_moved, torch.full_like(color_moved, config.learning_rate_table), rtol=1e-3, atol=0)
 
 
 def test_doubt_never_falls_below_zero() -> None:

@@ -86,6 +86,8 @@ def _jobs(config: SweepConfig, words: list[str]) -> Iterator[Job]:
     [base] = train.settings(words)
     if base.out is not None or base.overwrite:
         raise ConfigError("overwrite is the sweep's own: force=true does everything anew")
+    if base.viewer:
+        raise ConfigError(f"viewer=true is for one run; python -m neuralrecon.view run={config.out} shows a sweep's")
     names = list(dict.fromkeys(name for word in config.objects for name in _objects(word)))
     if names:
         composed = train.settings(["-m", f"object={','.join(names)}", *words])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..fields import SurfaceModel
-from ..ops import AdamSettings, adam_step
+from ..ops import AdamSettings, HashGrid, adam_step
 from ..ops.buffers import give_back
 from .fit_types import FitConfig
 
@@ -20,6 +20,8 @@ class Optimizer:
 
     def __init__(self, model: SurfaceModel, config: FitConfig) -> None:
         self._tables = [model.sdf_table, model.color_table]
+        whole = [(slice(0, model.config.color_grid.n_entries), 1.0)]
+        self._parts = [parts_by_rate(model.config.sdf_grid, config.first_levels), whole]
         self._table_moments = [(torch.zeros_like(t), torch.zeros_like(t)) for t in self._tables]
         self._table_rate, self._n_steps = config.learning_rate_table, 0
         colors, corrections = [model.sensors.log_gain, model.sensors.offset], model.sensors.corrections()
@@ -50,10 +52,12 @@ class Optimizer:
         with torch.no_grad():
             self._doubt.clamp_(min=0.0)
         self._n_steps += 1
-        settings = AdamSettings(rate=self._table_rate * rate_factor, betas=_BETAS, eps=_EPS, step=self._n_steps)
-        for table, (mean, variance) in zip(self._tables, self._table_moments, strict=True):
+        for table, (mean, variance), parts in zip(self._tables, self._table_moments, self._parts, strict=True):
             if table.grad is not None:  # without photographs nothing asks for colours
-                adam_step(table, table.grad, mean, variance, settings)
+                for part, factor in parts:
+                    rate = self._table_rate * rate_factor * factor
+                    settings = AdamSettings(rate=rate, betas=_BETAS, eps=_EPS, step=self._n_steps)
+                    adam_step(table[part], table.grad[part], mean[part], variance[part], settings)
                 gradient, table.grad = table.grad, None
                 give_back(gradient)
 
@@ -84,3 +88,18 @@ class Optimizer:
 
     def _parameters(self) -> list[nn.Parameter]:
         return [p for group in self._rest.param_groups for p in group["params"]]
+
+
+def parts_by_rate(grid: HashGrid, first_levels: int) -> list[tuple[slice, float]]:
+    """The table's entries by level, with a factor on their rate: levels that come later learn in finer steps.
+
+    Adam moves every entry by about its rate, however small its gradient. Between neighbouring entries that is a slope
+    of rate / cell, so with the same rate for all a level that is switched on roughens the surface by more the finer it
+    is. In proportion to its cells' size it changes slopes as much as the last of the first levels does.
+    """
+    offsets, cells = grid.offsets, grid.resolutions
+    finer = [
+        (slice(offsets[level], offsets[level + 1]), cells[first_levels - 1] / cells[level])
+        for level in range(first_levels, grid.levels)
+    ]
+    return [(slice(0, offsets[first_levels]), 1.0), *finer]
