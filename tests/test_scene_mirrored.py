@@ -68,7 +68,7 @@ def test_a_wall_that_throws_its_rays_up_mirrors_no_table(hull: VisualHull) -> No
         assert not bool(of_mirrored_table(points, below, hull, FLOOR, UNIT_PER_MM).any())
 
 
-def test_doubted_readings_count_less_and_tell_no_free_room() -> None:
+def test_what_is_not_believed_counts_nothing_and_tells_no_free_room() -> None:
     """Six cameras look along one line to places 40 mm apart: the nearer is passed by those who read the further."""
     n = 6
     origins = torch.tensor([[0.9, 0.5, 0.5]]).repeat(n, 1) + 0.002 * torch.arange(n)[:, None]
@@ -83,10 +83,10 @@ def test_doubted_readings_count_less_and_tell_no_free_room() -> None:
         sensors=torch.zeros(n, dtype=torch.long),
         stops=torch.zeros(n, dtype=torch.long),
     )
-    none = readings.doubting(torch.zeros(n, dtype=torch.bool), 0.1, UNIT_PER_MM)
+    none = readings.disbelieving(torch.zeros(n, dtype=torch.bool), UNIT_PER_MM)
     assert bool(none.free.any())
     assert torch.equal(none.inlier, readings.inlier)
-    doubted = torch.arange(n) < 2  # four are left, and five must tell it
-    less = readings.doubting(doubted, 0.1, UNIT_PER_MM)
-    assert torch.allclose(less.inlier, torch.where(doubted, 0.09, 0.9))
+    wrong = torch.arange(n) < 2  # four are left, and five must tell it
+    less = readings.disbelieving(wrong, UNIT_PER_MM)
+    assert torch.allclose(less.inlier, torch.where(wrong, 0.0, 0.9))
     assert not bool(less.free.any())

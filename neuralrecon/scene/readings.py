@@ -33,9 +33,9 @@ class Readings:
         """How many of the readings that are believed there are for each square millimetre of a surface."""
         return float(self.inlier.sum()) / area_mm2
 
-    def doubting(self, doubted: Bool[Tensor, "readings"], factor: float, unit_per_mm: float) -> Readings:
-        """The same, with some believed `factor` times as much, and with the room that is free by what is left."""
-        inlier = torch.where(doubted, factor * self.inlier, self.inlier)
+    def disbelieving(self, wrong: Bool[Tensor, "readings"], unit_per_mm: float) -> Readings:
+        """The same, with an inlier probability of 0 for some, and with the room that is free by what is left."""
+        inlier = torch.where(wrong, 0.0, self.inlier)
         ways = split(self.points, self.frames, self.origins)
         believed = [part.numpy() for part in inlier.split([len(way.points) for way in ways])]
         return replace(self, inlier=inlier, free=torch.from_numpy(Support.of(ways, unit_per_mm).free(ways, believed)))

@@ -30,7 +30,6 @@ from .surface_kind import DepthSurvey, Surface, SurfaceKind, judged, outline_of,
 log = logging.getLogger(__name__)
 
 _CRUST_CELLS = 1.0
-_MIRRORED = 0.1  # how far a reading is believed that may be of the mirrored table
 _ASSUMED_SIZE_MM = 200.0  # of an object in a world of unknown unit
 
 
@@ -110,7 +109,7 @@ class Scene:
         Args:
             surface: matte, glossy, mirror or clear; auto judges by missing and wrong depth and by highlights. On mirror
                 and clear neighbouring photographs are not compared in the fit, silhouettes count more, and readings
-                that may be of the table, mirrored, are doubted. All else is the same for all.
+                that may be of the table, mirrored, are left out. All else is the same for all.
             folder: where the photographs' crops are kept as a file, from which training draws, and from which this is
                 done again in no time; without it they are held in memory.
 
@@ -291,7 +290,7 @@ def _without_mirrored_table(
     origins = readings.origins[readings.frames.long()]
     mirrored = of_mirrored_table(readings.points, origins, hull, floor, unit_per_mm)
     log.info("%.1f %% of the depth readings may be of the table, mirrored", 100 * float(mirrored.float().mean()))
-    return readings.doubting(mirrored, _MIRRORED, unit_per_mm)
+    return readings.disbelieving(mirrored, unit_per_mm)
 
 
 def _surface(
