@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 _REFRESH_EVERY, _REFRESH_WHOLE_EVERY = 20, 400
 _KEPT_VIEWS, _FREE_BEYOND_MM = 40, 2.0
-_DENSE_PER_MM2, _ALONE = 6.0, 4.0
+_DENSE_PER_MM2, _SPARSE, _ALONE = 6.0, 5.0, 15.0  # depth for each mm², silhouettes' weight without it
 
 
 @telling_memory
@@ -176,11 +176,11 @@ def _set_scales(sensors: SensorModel, scene: Scene, config: FitConfig) -> None:
 def _silhouettes(scene: Scene) -> float:
     """How many times their usual weight silhouettes have: little else speaks where depth is sparse, or mostly wrong."""
     if not scene.surface.is_opaque_and_rough:
-        return 1.0 + _ALONE
+        return _ALONE
     if scene.readings is None:
         return 1.0
     per_mm2 = scene.readings.per_mm2(scene.start.area / scene.unit_per_mm**2)
-    return 1.0 + _ALONE * max(0.0, 1.0 - per_mm2 / _DENSE_PER_MM2)
+    return 1.0 + (_SPARSE - 1.0) * max(0.0, 1.0 - per_mm2 / _DENSE_PER_MM2)
 
 
 def _refreshed(occupancy: Occupancy, model: SurfaceModel, now: Moment, allowed: Tensor, *, whole: bool) -> Occupancy:

@@ -69,7 +69,8 @@ class FitConfig:
         depth_exact_mm: spread about the surface up to which a sensor's readings count in full; beyond, by its square.
         doubts_color: whether colours count less where they cannot be explained.
         w_color: weight of the colours' Huber loss.
-        w_silhouette: weight of the silhouettes' cross entropy; up to five times that where depth is sparse or wrong.
+        w_silhouette: weight of the silhouettes' cross entropy; up to five times that where depth is sparse, 15 times
+            on mirror and clear objects.
         w_eikonal: weight of (|gradient| - 1)^2.
         w_depth: weight of the truncated sdf around depth readings, per mm.
         w_free: weight of the free space before depth readings, per mm.
@@ -91,15 +92,15 @@ class FitConfig:
 
     field: FieldConfig = field(default_factory=FieldConfig)
     steps: int = 1000
-    interior_rays: int = 768
-    edge_rays: int = 384
+    interior_rays: int = 640
+    edge_rays: int = 512
     patch_rays: int = 128
     depth_rays: int = 3072
     learning_rate_table: float = 2e-3
     learning_rate_network: float = 2e-3
     blur_start_mm: float = 2.0
-    blur_end_mm: float = 0.3
-    blur_until: float = 0.6
+    blur_end_mm: float = 0.2
+    blur_until: float = 0.5
     first_levels: int = 5
     all_levels_from: float = 0.5
     truncation_mm: float = 4.0
