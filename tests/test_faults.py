@@ -362,7 +362,7 @@ def test_memory_that_runs_out_in_a_fit_is_told_with_what_to_lower(error: Excepti
 
     with pytest.raises(FitError, match="ran out of") as caught:
         fit(None, FitConfig(interior_rays=1000))
-    for word in ("fit.interior_rays=500", "fit.edge_rays=192", "fit.depth_rays=1536", "fit.field.log2_table_size=16"):
+    for word in ("fit.interior_rays=500", "fit.edge_rays=256", "fit.depth_rays=1536", "fit.field.log2_table_size=16"):
         assert word in str(caught.value)
     assert ("the GPU" in str(caught.value)) == isinstance(error, torch.cuda.OutOfMemoryError)
 
@@ -372,7 +372,7 @@ def test_a_real_allocator_that_has_no_more_is_recognised() -> None:
     def fit(config: FitConfig) -> torch.Tensor:
         return torch.empty(1 << 60, dtype=torch.uint8)
 
-    with pytest.raises(FitError, match=r"ran out of memory .*fit\.interior_rays=384"):
+    with pytest.raises(FitError, match=r"ran out of memory .*fit\.interior_rays=320"):
         fit(FitConfig())
 
 
