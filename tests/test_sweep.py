@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from small_runs import EASY, SMALL, environment, python
 
 from neuralrecon.errors import ConfigError, FitError, SweepError
@@ -475,6 +477,20 @@ def test_a_sweep_with_sabotaged_objects_and_a_killed_process(
         (captures / "uncalibrated" / "calibration.h5").unlink()
     assert "1 of 5 objects to do" in capsys.readouterr().out
     assert read_outcomes(out)["uncalibrated"].status == Status.ok
+
+
+def test_an_object_is_the_same_whatever_its_process_did_before(captures: Path, tmp_path: Path) -> None:
+    """Two copies of one capture, the second in the process of the first."""
+    out = tmp_path / "o"
+    folders = ",".join(str(captures / name) for name in ("good", "killed"))
+    assert cli(["run", f"captures={folders}", f"out={out}", "engine=serial", "cores_each=1", *SMALL, *EASY]) == 0
+    runs = [out / "runs" / name for name in ("good", "killed")]
+    for file in ("fit/scalars.csv", "mesh.ply", "evidence.npz"):
+        first, second = ((run / file).read_bytes() for run in runs)
+        assert first == second, file
+    first, second = (load_file(run / "fit/fit.safetensors") for run in runs)  # the file has the capture's name, too
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_signal_to_the_sweep_lets_the_object_write_a_checkpoint(captures: Path, tmp_path: Path) -> None:
