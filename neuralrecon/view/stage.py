@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import trimesh
 from jaxtyping import Float, Float32
-from trimesh.visual import ColorVisuals
 
 from ..capture import Capture, Image
+from ..extract import glb_of
 from ..geometry import Box
 from .eyes import field_of_view, pose_of
 from .pictures import Picture
@@ -123,7 +123,8 @@ class Stage:
         if len(drawn.faces) == 0:
             self.remove("surface")
             return
-        self.parts["surface"] = self.server.scene.add_glb("/surface", glb_of(drawn))
+        mesh = trimesh.Trimesh(drawn.vertices, drawn.faces, vertex_colors=drawn.colors, process=False)
+        self.parts["surface"] = self.server.scene.add_glb("/surface", glb_of(mesh, double_sided=True))
 
     def draw_points(self, kind: PointKind, points: Float32[np.ndarray, "points 3"], size: float) -> None:
         """Labels of one kind; `size` in world units."""
@@ -157,22 +158,3 @@ class Stage:
 def image_name(image: Image) -> str:
     """By which a user knows an image: its sensor and stop."""
     return f"{image.sensor} at {image.frame}"
-
-
-def glb_of(drawn: Drawn) -> bytes:
-    """The mesh as GLB, dull and seen from both sides. Its colours are linear there, as glTF wants them."""
-    mesh = trimesh.Trimesh(drawn.vertices, drawn.faces, process=False)
-    srgb = drawn.colors.astype(np.float64) / 255
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    mesh.visual = ColorVisuals(mesh, vertex_colors=np.round(linear * 255).astype(np.uint8))
-    mesh.vertex_normals  # noqa: B018  computed now, so that it is exported and the surface is shaded smoothly
-    found = mesh.export(file_type="glb", include_normals=True, tree_postprocessor=_made_dull)
-    assert isinstance(found, bytes)
-    return found
-
-
-def _made_dull(tree: dict[str, Any]) -> None:
-    tree["materials"] = [{"doubleSided": True, "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.9}}]
-    for mesh in tree["meshes"]:
-        for primitive in mesh["primitives"]:
-            primitive["material"] = 0
