@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -100,32 +101,52 @@ def ratios(records: Sequence[Record]) -> Table:
 
 
 def without(records: Sequence[Record]) -> Table:
-    """Ours with a part off minus ours, on the same captures."""
+    """Ours with a part off against ours, on the same captures."""
     rows: list[list[object]] = []
     for method, material in _pairs(records):
         if method not in ABLATIONS:
             continue
-        found = []
-        for figure in (_score("chamfer_mm"), _score("iou"), lambda r: r.psnr_db):
+
+        def compared(figure: Figure, method: str = method, material: str = material) -> Interval | None:
             changed, ours = (by_shape(_of(records, m, material), figure) for m in (method, OURS))
-            found.append(paired_difference(changed, ours))
-        chamfer = found[0]
-        if chamfer is not None:
-            rows.append([f"{method}, {material}", chamfer.n, *(_interval(one) for one in found), verdict(chamfer)])
+            return paired_difference(changed, ours)
+
+        times, psnr = compared(_log_chamfer), compared(lambda record: record.psnr_db)
+        if times is not None:
+            as_ratio = Interval(
+                mean=math.exp(times.mean),
+                low=None if times.low is None else math.exp(times.low),
+                high=None if times.high is None else math.exp(times.high),
+                n=times.n,
+            )
+            differences = (compared(_score("chamfer_mm")), compared(_score("iou")), psnr)
+            changes = [_interval(as_ratio, sign=""), *(_interval(difference) for difference in differences)]
+            verdicts = verdict(times), verdict(psnr, more_is_better=True)
+            rows.append([f"{method}, {material}", times.n, *changes, *verdicts])
     return Table(
-        title="Ours with one part off, minus ours",
-        header=("part off, material", "shapes", "Chamfer mm", "IoU", "PSNR dB", "the part"),
+        title="Ours with one part off, against ours",
+        header=(
+            *("part off, material", "shapes", "Chamfer, times", "Chamfer mm", "IoU", "PSNR dB"),
+            *("the surface", "the colours"),
+        ),
         rows=rows,
-        note="Mean of the paired differences over the shapes (seeds averaged first) and its 95 % interval by Student's "
-        "t. The part helps or hurts where the interval of the Chamfer distance excludes zero.",
+        note="Paired over the shapes (seeds averaged first), with 95 % intervals by Student's t: the geometric mean of "
+        "the ratios of Chamfer distances, since these span an order of magnitude, and means of differences. The part "
+        "helps or hurts the surface where the interval of the ratio excludes 1, the colours where that of the PSNR "
+        "excludes 0.",
     )
 
 
-def verdict(chamfer: Interval) -> str:
-    """What the part does, by the difference that its absence makes to the Chamfer distance."""
-    if not chamfer.excludes_zero:
+def verdict(change: Interval | None, *, more_is_better: bool = False) -> str:
+    """What the part does, by the change that its absence makes."""
+    if change is None or not change.excludes_zero:
         return "unclear"
-    return "helps" if chamfer.mean > 0 else "hurts"
+    return "helps" if (change.mean > 0) != more_is_better else "hurts"
+
+
+def _log_chamfer(record: Record) -> float | None:
+    chamfer = _score("chamfer_mm")(record)
+    return None if chamfer is None else math.log(chamfer)
 
 
 def shapes(records: Sequence[Record]) -> Table:
@@ -195,9 +216,9 @@ def _percent(value: float | None) -> str | None:
     return None if value is None else f"{100 * value:.0f} %"
 
 
-def _interval(found: Interval | None) -> str | None:
+def _interval(found: Interval | None, sign: str = "+") -> str | None:
     if found is None:
         return None
     if found.low is None:
-        return f"{found.mean:+.4f}"
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+        return f"{found.mean:{sign}.4f}"
+    return f"{found.mean:{sign}.4f} [{found.low:{sign}.4f}, {found.high:{sign}.4f}]"

@@ -289,8 +289,13 @@ def test_tables_say_what_was_measured(records: list[Record]) -> None:
     assert ratios(records).rows == [["ours, mirror", "2.00", None], ["tsdf, mirror", None, "8.00"]]
     half = scipy.stats.t.ppf(0.975, 2) * 0.01 / np.sqrt(3)
     (row,) = without(records).rows
-    assert row[:3] == ["depth, matte", 3, f"+0.0600 [{0.06 - half:+.4f}, {0.06 + half:+.4f}]"]
-    assert row[-1] == "helps"
+    assert row[:2] == ["depth, matte", 3]
+    assert row[3] == f"+0.0600 [{0.06 - half:+.4f}, {0.06 + half:+.4f}]"
+    logs = np.log([1.5, 1.3, 0.37 / 0.3])
+    half = scipy.stats.t.ppf(0.975, 2) * logs.std(ddof=1) / np.sqrt(3)
+    low, high = np.exp(logs.mean() - half), np.exp(logs.mean() + half)
+    assert row[2] == f"{np.exp(logs.mean()):.4f} [{low:.4f}, {high:.4f}]"
+    assert row[-2:] == ["helps", "unclear"]
     assert shapes(records).rows[1] == ["box, mirror", "0.200", "failed", None]
     markdown = "\n".join(one.as_markdown() for one in tables_of(records))
     assert "| box_mirror_tsdf_s0 | no surface \\| at all |" in markdown
