@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,6 @@ import torch
 from PIL import Image
 from viewed_runs import CENTER, sphere_fit, write_run
 
-from benchmarks import viewer_pictures
 from benchmarks.visitor import browsing, chromium
 from neuralrecon.capture import SensorKind, read_capture
 from neuralrecon.view import ViewConfig, Viewer, show
@@ -26,10 +24,9 @@ from neuralrecon.view.stage import image_name
 from neuralrecon.view.viewpoints import Shows
 
 pytestmark = pytest.mark.skipif(chromium() is None, reason="no chromium is installed")
-DOCS = Path(__file__).resolve().parent.parent / "docs"
 WIDTH, HEIGHT, PANEL = 900, 480, 420
 _PIXELS = """async image => {
-    await image.decode();
+    try { await image.decode(); } catch { return []; }  // it has just been exchanged
     const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight), context = canvas.getContext("2d");
     context.drawImage(image, 0, 0);
     return Array.from(context.getImageData(0, 0, canvas.width, canvas.height).data);
@@ -170,7 +167,7 @@ def test_every_view_that_is_rendered_is_on_the_page(opened, shows: Shows, sensor
 
     def is_shown() -> bool:
         received = page.locator("img").locator("visible=true").first.evaluate(_PIXELS)
-        return np.array_equal(np.array(received).reshape(-1, 4)[:, :3], computed.reshape(-1, 3))
+        return np.array_equal(np.array(received, int).reshape(-1, 4)[:, :3], computed.reshape(-1, 3))
 
     assert eventually(is_shown, 30)
     assert not panel.trouble.visible
@@ -184,25 +181,3 @@ def test_the_drop_down_flips_runs(opened) -> None:
     assert eventually(lambda: viewer.jobs.shown.run.name == "mug")
     assert eventually(lambda: page.get_by_text("mug", exact=True).locator("visible=true").count() > 0)
     assert eventually(lambda: "surface" in viewer.jobs.stage.parts)
-
-
-def test_the_pictures_of_the_docs_are_made_from_a_run(
-    sphere_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the command that docs/viewer.md names; it makes every picture that is shown there, and no two are alike."""
-    capture = read_capture(sphere_folder)
-    fit = sphere_fit(capture)
-    monkeypatch.setattr(Run, "fit", lambda self: fit)
-    monkeypatch.setattr(viewer_pictures, "_SETTLE_S", 1.0)
-    monkeypatch.setattr(viewer_pictures, "_SIZE", (640, 360))
-    run = write_run(tmp_path / "cup", sphere_folder)
-    wanted = sorted(set(re.findall(r"images/viewer_(\w+)\.jpg", (DOCS / "viewer.md").read_text())))
-    assert viewer_pictures.main([str(run), "--out", str(tmp_path), "--only", *wanted]) == 0
-    pictures = []
-    for name in wanted:
-        with Image.open(tmp_path / f"viewer_{name}.jpg") as picture:
-            assert picture.size == (640, 360)
-            pictures.append(np.asarray(picture).astype(int))
-    for i, one in enumerate(pictures):
-        assert one.std() > 10
-        assert all(np.abs(one - other).mean() > 0.1 for other in pictures[:i])
