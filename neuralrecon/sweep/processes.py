@@ -68,19 +68,21 @@ class Processes:
             raise Stopped
         counts = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         worker = self._taken(os.environ | counts, here) or _started(os.environ | counts, here, log)
-        process = worker.process
+        process, ended_well = worker.process, False
         try:
             with suppress(BrokenPipeError):  # it has just been killed, as its status will tell
                 print(json.dumps({"words": list(words), "log": str(log)}), file=process.stdin, flush=True)
             while process.poll() is None:
                 if stops():
                     raise Stopped
-                if _answers(process):
-                    self._waiting.append(worker)
-                    return 0
+                if ended_well := _answers(process):
+                    break
         finally:
-            if worker not in self._waiting:
+            if not ended_well:
                 _end(process, asked=True)
+        if ended_well:
+            self._waiting.append(worker)  # from here on another thread may have it
+            return 0
         return process.returncode
 
     def _taken(self, environment: dict[str, str], here: Path) -> _Worker | None:
