@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 _REFRESH_EVERY, _REFRESH_WHOLE_EVERY = 20, 400
 _KEPT_VIEWS, _FREE_BEYOND_MM = 40, 2.0
-_DENSE_PER_MM2, _SPARSE, _ALONE = 6.0, 5.0, 15.0  # depth for each mm², silhouettes' weight without it
+_DENSE_PER_MM2 = 6.0
+_SPARSE, _ALONE = 5.0, 15.0  # times that silhouettes count without depth, and on mirror and clear objects
 
 
 @telling_memory
