@@ -120,9 +120,9 @@ def _write_docs(file: Path, words: Sequence[str], plan: Plan, records: Sequence[
 
 
 def _told(words: Sequence[str]) -> str:
-    """The command without the options that tell where files are."""
+    """The command that computes all, without the options that tell where files are."""
     kept, skip = [], False
-    for word in words:
+    for word in (word for word in words if word != "--report-only"):
         name = word.partition("=")[0]
         if not skip and name not in _UNTOLD:
             kept.append(word)

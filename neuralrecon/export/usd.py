@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import trimesh
 
+from ..capture.srgb import linear_of
 from ..errors import ConfigError
 from ..files import replacing
 from .body import RigidBody
@@ -83,8 +84,7 @@ def _give_colors(pxr: Any, made: Any, mesh: trimesh.Trimesh) -> None:
     normals = np.ascontiguousarray(mesh.vertex_normals, np.float32)
     made.CreateNormalsAttr(pxr.Vt.Vec3fArray.FromNumpy(normals))
     made.SetNormalsInterpolation(pxr.UsdGeom.Tokens.vertex)
-    srgb = vertex_colors(mesh).astype(np.float64) / 255
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    linear = linear_of(vertex_colors(mesh).astype(np.float64) / 255)
     colors = made.CreateDisplayColorPrimvar(pxr.UsdGeom.Tokens.vertex)
     colors.Set(pxr.Vt.Vec3fArray.FromNumpy(linear.astype(np.float32)))
 

@@ -15,6 +15,7 @@ import trimesh.visual
 from jaxtyping import Float, Int
 from trimesh.visual import ColorVisuals
 
+from ..capture.srgb import linear_of
 from ..errors import ConfigError, MeshError
 from ..train import Fit
 from .bricks import Lattice
@@ -127,8 +128,7 @@ def glb_of(mesh: trimesh.Trimesh, *, double_sided: bool = False) -> bytes:
     """
     shown = mesh.copy()
     if isinstance(mesh.visual, ColorVisuals) and mesh.visual.defined:
-        srgb = np.asarray(mesh.visual.vertex_colors, np.float64)[:, :3] / 255
-        linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+        linear = linear_of(np.asarray(mesh.visual.vertex_colors, np.float64)[:, :3] / 255)
         shown.visual = ColorVisuals(shown, vertex_colors=np.round(linear * 255).astype(np.uint8))
     shown.vertex_normals  # noqa: B018  computed now, so that they are exported
 

@@ -13,6 +13,7 @@ from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
 from ..capture.mesh_files import load_mesh
+from ..capture.srgb import linear_of
 from ..errors import ConfigError, MeshError
 from .prints import Sheet
 from .settings import SimulateConfig
@@ -113,5 +114,4 @@ def _with_image(mesh: trimesh.Trimesh, corner_uv: np.ndarray, srgb: UInt8[np.nda
 
 
 def _linear(srgb: np.ndarray) -> np.ndarray:
-    curve = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    return np.clip(curve, 0.01, 0.92).astype(np.float32)
+    return np.clip(linear_of(srgb), 0.01, 0.92).astype(np.float32)
