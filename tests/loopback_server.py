@@ -74,15 +74,6 @@ class Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         with self.server.noting:
             self.server.asked.append((self.command, self.path, headers))
-            self.server.at_once += 1
-            self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
-        try:
-            self._answer()
-        finally:
-            with self.server.noting:
-                self.server.at_once -= 1
-
-    def _answer(self) -> None:
         file = self.server.files.get(self.path)
         if file is None:
             self.send_error(404)
