@@ -54,8 +54,8 @@ def _uncertainty(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
 
 
 def _patches(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
-    """Neighbouring photographs are not compared."""
-    return scene, replace(config, w_patches=0.0)
+    """No depth readings, and neighbouring photographs are not compared, as they are where there is no depth."""
+    return _depth(scene, replace(config, w_patches=0.0))
 
 
 ABLATIONS: dict[str, Ablation] = {
@@ -64,7 +64,8 @@ ABLATIONS: dict[str, Ablation] = {
     "inliers": _inliers,
     "exactness": _exactness,
     "uncertainty": _uncertainty,
-    "patches": _patches,
     "silhouettes": _silhouettes,
     "depth": _depth,
+    "patches": _patches,
 }
+WITHIN = {"patches": "depth"}  # a part that is there only where another one is not: against ours without that one

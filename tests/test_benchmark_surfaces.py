@@ -142,6 +142,9 @@ def test_parts_are_taken_off_and_nothing_else(sphere_folder: Path) -> None:
     assert same_scene is scene
     assert changed_config == replace(config, w_silhouette=0.0)
     assert ABLATIONS["depth"](scene, config)[0].readings is None
+    without_both, changed_config = ABLATIONS["patches"](scene, config)
+    assert without_both.readings is None
+    assert changed_config == replace(config, w_patches=0.0)
     assert set(ABLATIONS) < set(METHODS)
 
 
@@ -262,7 +265,9 @@ def records() -> list[Record]:
             found.append(record(cell("ours", material=material, **known), factor * (i + 1) / 10))
         found.append(record(cell("tsdf", material="mirror", **known), 4.0) if i else
                      record(cell("tsdf", material="mirror", **known), error="no surface | at all"))  # fmt: skip
-        found.append(record(cell("depth", **known), (i + 1) / 10 + (0.05, 0.06, 0.07)[i]))
+        without_depth = (i + 1) / 10 + (0.05, 0.06, 0.07)[i]
+        found.append(record(cell("depth", **known), without_depth))
+        found.append(record(cell("patches", **known), 2 * without_depth))
     return found
 
 
@@ -288,7 +293,9 @@ def test_tables_say_what_was_measured(records: list[Record]) -> None:
     # the ratio to ours is over can and mug alone: 4 mm to 0.5 mm
     assert ratios(records).rows == [["ours, mirror", "2.00", None], ["tsdf, mirror", None, "8.00"]]
     half = scipy.stats.t.ppf(0.975, 2) * 0.01 / np.sqrt(3)
-    (row,) = without(records).rows
+    row, of_patches = without(records).rows
+    assert of_patches[:2] == ["patches without depth, matte", 3]
+    assert of_patches[2] == "2.0000 [2.0000, 2.0000]"
     assert row[:2] == ["depth, matte", 3]
     assert row[3] == f"+0.0600 [{0.06 - half:+.4f}, {0.06 + half:+.4f}]"
     logs = np.log([1.5, 1.3, 0.37 / 0.3])
@@ -296,7 +303,8 @@ def test_tables_say_what_was_measured(records: list[Record]) -> None:
     low, high = np.exp(logs.mean() - half), np.exp(logs.mean() + half)
     assert row[2] == f"{np.exp(logs.mean()):.4f} [{low:.4f}, {high:.4f}]"
     assert row[-2:] == ["helps", "unclear"]
-    assert shapes(records).rows[1] == ["box, mirror", "0.200", "failed", None]
+    assert shapes(records).header[-2:] == ("without depth", "without depth and patches")
+    assert shapes(records).rows[1] == ["box, mirror", "0.200", "failed", None, None]
     markdown = "\n".join(one.as_markdown() for one in tables_of(records))
     assert "| box_mirror_tsdf_s0 | no surface \\| at all |" in markdown
     assert "| mug, mirror (cavity) | 0.600 | 4.000 | - |" in markdown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,10 @@ from neuralrecon.capture import read_capture
 from neuralrecon.fields import SensorModel
 from neuralrecon.ops.march import Samples
 from neuralrecon.render import Occupancy
-from neuralrecon.scene import ColorRays, Scene, SceneConfig
+from neuralrecon.scene import ColorRays, Scene, SceneConfig, SurfaceKind
 from neuralrecon.scene.neighbours import NONE, neighbours
 from neuralrecon.simulate import Material, SimulateConfig, simulate
+from neuralrecon.train import FitConfig, fit
 from neuralrecon.train.patches import Crossings, Views, compare, is_free, patch_loss
 
 
@@ -240,3 +242,17 @@ def test_a_mirror_switches_it_off(folder: Path) -> None:
         best = torch.where(valid, correlation, -1).amax(dim=1)
         off[mm] = float((best[valid.any(dim=1)] > 0.6).float().mean()), patch_loss(correlation, valid, 1500).item()
     assert max(loss for _, loss in off.values()) == 0
+
+
+@pytest.mark.parametrize("kind", [SurfaceKind.matte, SurfaceKind.glossy, SurfaceKind.mirror, SurfaceKind.clear])
+@pytest.mark.parametrize("has_depth", [True, False])
+def test_they_are_compared_where_photographs_tell_most(matte: Scene, kind: SurfaceKind, has_depth: bool) -> None:
+    """On opaque surfaces that mirror nothing, and of which there is no depth."""
+    scene = replace(matte, surface=replace(matte.surface, kind=kind))
+    if not has_depth:
+        scene = replace(scene, readings=None, start=scene.hull)
+    terms: list[set[str]] = []
+    small = {"interior_rays": 64, "edge_rays": 16, "depth_rays": 16, "occupancy_resolution": 32}
+    fit(scene, FitConfig(steps=2, patches_from=0.5, **small), on_step=lambda _, now: terms.append(set(now)))
+    assert "patches" not in terms[0]
+    assert ("patches" in terms[1]) == (not has_depth and kind in (SurfaceKind.matte, SurfaceKind.glossy))

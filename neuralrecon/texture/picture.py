@@ -33,7 +33,7 @@ def evaluate_texture(
         lit: whether the room's light falls on the mesh, as it stood in the room; without it, it shows its bare picture.
     """
     fit = fit.to(torch.device("cpu"))
-    return compare_views(photographs, partial(render_textured, textured, fit, _caster(textured, fit), lit))
+    return compare_views(photographs, partial(render_textured, textured, fit, caster_of(textured, fit), lit))
 
 
 @torch.no_grad()
@@ -54,7 +54,8 @@ def render_textured(
     return image[..., :3].clip(0, 1), image[..., 3]
 
 
-def _caster(textured: TexturedMesh, fit: Fit) -> Caster:
+def caster_of(textured: TexturedMesh, fit: Fit) -> Caster:
+    """The textured mesh in the fit's unit coordinates, for rays."""
     vertices = torch.from_numpy(np.array(textured.mesh.vertices, np.float64))
     return Caster.of(fit.unit_from_world.apply(vertices).numpy(), np.asarray(textured.mesh.faces))
 

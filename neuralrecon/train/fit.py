@@ -76,10 +76,7 @@ def fit(
     room = free_room(scene.unit_from_world, scene.floor_m)
     room_there = room.to(where)
     known_free = scene.known_free(_FREE_BEYOND_MM).to(where)
-    views = None
-    if scene.pixels is not None and config.w_patches and scene.surface.is_opaque_and_rough:
-        middle = scene.unit_from_world.apply((scene.box.low + scene.box.high) / 2)
-        views = Views.of(scene.pixels, middle, where)
+    views = _neighbouring_views(scene, config, where)
     batches = Batches(scene=scene, config=config, seed=seed, device=where)
     progress = Progress(
         steps=config.steps, first_step=first_step, path=folder / SCALARS_FILE if folder is not None else None
@@ -124,6 +121,16 @@ def fit(
         save_fit(result, folder)
     snapshots.end()
     return result
+
+
+def _neighbouring_views(scene: Scene, config: FitConfig, device: torch.device) -> Views | None:
+    """The photographs whose patches are to be compared; None where depth tells more, or reflections mislead."""
+    if scene.pixels is None or scene.readings is not None:
+        return None
+    if not (config.w_patches and scene.surface.is_opaque_and_rough):
+        return None
+    middle = scene.unit_from_world.apply((scene.box.low + scene.box.high) / 2)
+    return Views.of(scene.pixels, middle, device)
 
 
 def _begin_or_resume(

@@ -74,7 +74,8 @@ class FitConfig:
         w_eikonal: weight of (|gradient| - 1)^2.
         w_depth: weight of the truncated sdf around depth readings, per mm.
         w_free: weight of the free space before depth readings, per mm.
-        w_patches: weight of 1 - correlation of patches in neighbouring photographs.
+        w_patches: weight of 1 - correlation of patches in neighbouring photographs, on matte and glossy objects
+            without depth; beside depth it does not help.
         patches_from: share of the fit from which patches are compared.
         w_bending: weight of the difference between gradients of neighbouring points near depth readings, and of the
             same near the surface where photographs see it.
@@ -116,7 +117,7 @@ class FitConfig:
     w_depth: float = 0.3
     w_free: float = 0.1
     w_bending: float = 0.3
-    w_patches: float = 0.3
+    w_patches: float = 0.1
     patches_from: float = 0.4
     refine_from: float = 0.2
     sensor_turn_deg: float = 0.03
