@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from small_runs import EASY, SMALL
 
+from benchmarks.texture import pictured
+from neuralrecon.errors import EvidenceError
 from neuralrecon.evaluate import closedness, read_mesh
 from neuralrecon.texture import TextureConfig, texture_run
 from neuralrecon.texture.__main__ import cli, photographs_of
@@ -51,6 +53,18 @@ def test_a_run_leaves_a_textured_mesh_and_its_figures(run: Path) -> None:
     assert summary["seconds"]["texture"] > 0
     assert np.shape(told["light"]["terms"]) == (8, 3)
     assert "dB in the room's light" in (run / "log.txt").read_text()
+
+
+def test_the_benchmarks_picture_shows_photograph_field_and_textures(run: Path, tmp_path: Path) -> None:
+    photograph = photographs_of(run)[1][0]
+    file = pictured(run, TextureConfig(size=256), "N", tmp_path / "picture.png")
+    photo, *others = np.split(np.pad(np.asarray(Image.open(file)), ((0, 0), (0, 4), (0, 0))) / 255, 4, axis=1)
+    np.testing.assert_array_equal(photo[:, :-4], np.where(photograph.inside[..., None], photograph.rgb, 0) / 255)
+    inside = np.pad(photograph.inside, ((0, 0), (0, 4)))
+    for other in others:
+        assert np.abs(other - photo)[inside].mean() < 0.4 * photo[inside].mean()  # a third is at the short fit's rim
+    with pytest.raises(EvidenceError, match="no photograph of XX was held out"):
+        pictured(run, TextureConfig(size=256), "XX", tmp_path / "none.png")
 
 
 def test_photographs_held_out_have_no_part_in_the_picture(run: Path, tmp_path: Path) -> None:
