@@ -22,10 +22,11 @@ from neuralrecon.errors import ConfigError, FitError
 from neuralrecon.fields import FieldConfig, SensorModel, SurfaceModel
 from neuralrecon.geometry import Box, Rays
 from neuralrecon.render import Occupancy
-from neuralrecon.scene import DepthRays, Scene, SceneConfig, VisualHull
+from neuralrecon.scene import DepthRays, Scene, SceneConfig, SurfaceKind, VisualHull
 from neuralrecon.train import Fit, FitConfig, fit, load_fit, losses, save_fit
 from neuralrecon.train import start as start_module
 from neuralrecon.train.depth_probes import DepthProbes, posterior
+from neuralrecon.train.emphasis import emphasised
 from neuralrecon.train.optimizer import Optimizer
 from neuralrecon.train.questions import Questions, Unseen
 from neuralrecon.train.schedule import Moment, active_levels, geometric, learning_rate
@@ -511,3 +512,30 @@ def test_a_fit_needs_only_one_kind_of_evidence(scene: Scene) -> None:
     assert not {"depth", "free", "bending"} & seen["photographs"]
     assert {"depth", "free", "bending"} <= seen["depth"]
     assert not {"color", "silhouette"} & seen["depth"]
+
+
+def test_outlines_count_more_the_fewer_readings_there_are(scene: Scene) -> None:
+    """Once with six readings a square millimetre, five times without any, linear between."""
+    assert scene.readings is not None
+    area_mm2 = scene.start.area / scene.unit_per_mm**2
+    for per_mm2, times in ((12.0, 1.0), (6.0, 1.0), (1.5, 4.0), (0.0, 5.0)):
+        share = per_mm2 * area_mm2 / len(scene.readings.inlier)
+        readings = replace(scene.readings, inlier=torch.full_like(scene.readings.inlier, share))
+        found = emphasised(TINY, replace(scene, readings=readings))
+        assert found.w_silhouette == pytest.approx(times * TINY.w_silhouette, rel=1e-4)
+        assert replace(found, w_silhouette=TINY.w_silhouette) == TINY
+    assert emphasised(TINY, replace(scene, readings=None)).w_silhouette == 5 * TINY.w_silhouette
+
+
+@pytest.mark.parametrize("kind", [SurfaceKind.mirror, SurfaceKind.clear])
+def test_mirrors_and_glass_are_left_to_outlines_and_smoothness(scene: Scene, kind: SurfaceKind) -> None:
+    """A step has as many rays as elsewhere, and the settings that the fit keeps are those that were given."""
+    config = FitConfig()
+    shiny = replace(scene, surface=replace(scene.surface, kind=kind))
+    found = emphasised(config, shiny)
+    assert (found.interior_rays, found.edge_rays) == (320, 832)
+    assert found.w_silhouette == 40 * config.w_silhouette
+    assert found.w_bending == 8 * config.w_bending
+    changed = ("interior_rays", "edge_rays", "w_silhouette", "w_bending")
+    assert replace(found, **{name: getattr(config, name) for name in changed}) == config
+    assert fit(shiny, replace(TINY, steps=1), seed=3).config == replace(TINY, steps=1)

@@ -108,8 +108,8 @@ class Scene:
 
         Args:
             surface: matte, glossy, mirror or clear; auto judges by missing and wrong depth and by highlights. On mirror
-                and clear neighbouring photographs are not compared in the fit, silhouettes count more, and readings
-                that may be of the table, mirrored, are left out. All else is the same for all.
+                and clear neighbouring photographs are not compared in the fit, silhouettes and smoothness count more,
+                and readings that may be of the table, mirrored, are left out. All else is the same for all.
             folder: where the photographs' crops are kept as a file, from which training draws, and from which this is
                 done again in no time; without it they are held in memory.
 

@@ -19,6 +19,7 @@ from ..render import Occupancy, free_room
 from ..scene import Scene
 from .batches import Batches
 from .checkpoint import FIT_FILE, TrainingState, has_fit, load_training, save_fit
+from .emphasis import emphasised
 from .fit_types import Device, Fit, FitConfig, device_of
 from .interrupts import Interrupts
 from .optimizer import Optimizer
@@ -34,8 +35,6 @@ log = logging.getLogger(__name__)
 
 _REFRESH_EVERY, _REFRESH_WHOLE_EVERY = 20, 400
 _KEPT_VIEWS, _FREE_BEYOND_MM = 40, 2.0
-_DENSE_PER_MM2 = 6.0
-_SPARSE, _ALONE = 5.0, 15.0  # times that silhouettes count without depth, and on mirror and clear objects
 
 
 @telling_memory
@@ -71,32 +70,32 @@ def fit(
     """
     config, where, interrupts = config or FitConfig(), device_of(device), interrupts or Interrupts()
     snapshots = snapshots or Snapshots()
-    silhouettes = _silhouettes(scene)
+    suited = emphasised(config, scene)
     model, occupancy, allowed, generator, optimizer, first_step = _begin_or_resume(scene, config, seed, folder, where)
     room = free_room(scene.unit_from_world, scene.floor_m)
     room_there = room.to(where)
     known_free = scene.known_free(_FREE_BEYOND_MM).to(where)
     views = _neighbouring_views(scene, config, where)
-    batches = Batches(scene=scene, config=config, seed=seed, device=where)
+    batches = Batches(scene=scene, config=suited, seed=seed, device=where)
     progress = Progress(
         steps=config.steps, first_step=first_step, path=folder / SCALARS_FILE if folder is not None else None
     )
     reads_every_step = where.type == "cpu" or on_step is not None
 
     for step in range(first_step, config.steps):
-        now = Moment.at(step / config.steps, config, scene.unit_per_mm, silhouettes)
+        now = Moment.at(step / config.steps, config, scene.unit_per_mm)
         if step % _REFRESH_EVERY == 0:
             progress.read()  # a refresh waits for a GPU anyway, and must not see a model that is not finite
             occupancy = _refreshed(occupancy, model, now, allowed, whole=step % _REFRESH_WHOLE_EVERY == 0)
         if step % _REFRESH_EVERY == 0 or step == first_step:
             unseen = Unseen.of(room, occupancy, known_free)
 
-        asked = Questions.draw(batches.at(step), config, model.sensors, occupancy, unseen, room_there, now, generator)
+        asked = Questions.draw(batches.at(step), suited, model.sensors, occupancy, unseen, room_there, now, generator)
         sdf, gradients = model.surface(asked.points, now.levels)
         displacement = asked.displacement(model.sensors) if now.refines_sensors else None
         if displacement is not None:
             sdf = sdf + (gradients.detach() * displacement).sum(dim=1)
-        terms = asked.terms(model, config, sdf, gradients, now, displacement, views, occupancy)
+        terms = asked.terms(model, suited, sdf, gradients, now, displacement, views, occupancy)
         weighted = torch.stack(list(terms.values()))
         optimizer.descend(weighted.sum(), now.rate)
         progress.step(step, terms, weighted, len(sdf))
@@ -179,16 +178,6 @@ def _set_scales(sensors: SensorModel, scene: Scene, config: FitConfig) -> None:
         sensors.set_stop_scales((0.0, 0.0, stop), 0.0, scene.unit_from_world.apply(sensors.pivot.new_zeros(3)))
     else:
         sensors.set_stop_scales((stop, stop, stop), stop_shift, sensors.pivot.new_full((3,), 0.5))
-
-
-def _silhouettes(scene: Scene) -> float:
-    """How many times their usual weight silhouettes have: little else speaks where depth is sparse, or mostly wrong."""
-    if not scene.surface.is_opaque_and_rough:
-        return _ALONE
-    if scene.readings is None:
-        return 1.0
-    per_mm2 = scene.readings.per_mm2(scene.start.area / scene.unit_per_mm**2)
-    return 1.0 + (_SPARSE - 1.0) * max(0.0, 1.0 - per_mm2 / _DENSE_PER_MM2)
 
 
 def _refreshed(occupancy: Occupancy, model: SurfaceModel, now: Moment, allowed: Tensor, *, whole: bool) -> Occupancy:

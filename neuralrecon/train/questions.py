@@ -170,8 +170,7 @@ class Questions:
                 model.color_doubt(self.seen.middles(image.weights)) if config.doubts_color else torch.zeros_like(errors)
             )
             terms["color"] = config.w_color * losses.color_loss(errors, doubt, batch.inside)
-            w_silhouette = config.w_silhouette * now.silhouettes
-            terms["silhouette"] = w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
+            terms["silhouette"] = config.w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
             if views is not None and now.compares_patches:
                 packed, n_rays = self.seen.packed, min(config.patch_rays, config.interior_rays)
                 crossings = Crossings.find(packed, n_rays, *of_seen, self.seen.step)

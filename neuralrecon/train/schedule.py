@@ -22,10 +22,9 @@ class Moment:
     compares_patches: bool
     unit_per_mm: float
     least_spread_mm: float
-    silhouettes: float
 
     @staticmethod
-    def at(done: float, config: FitConfig, unit_per_mm: float, silhouettes: float = 1.0) -> Moment:
+    def at(done: float, config: FitConfig, unit_per_mm: float) -> Moment:
         """At a share `done` of the fit."""
         return Moment(
             levels=active_levels(done, config.first_levels, config.field.levels, config.all_levels_from),
@@ -35,7 +34,6 @@ class Moment:
             compares_patches=config.w_patches > 0 and config.patches_from <= done < 1,
             unit_per_mm=unit_per_mm,
             least_spread_mm=geometric(*_SPREAD_MM, done / _SPREAD_UNTIL),
-            silhouettes=silhouettes,
         )
 
 
