@@ -14,6 +14,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 from trimesh.viewer.notebook import scene_to_html
 
+from neuralrecon.evaluate import read_mesh
 from neuralrecon.extract import write_mesh
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -36,16 +37,17 @@ def glb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_trimesh_reads_it_back(glb: Path) -> None:
-    """In metres, in the same frame, closed, with its colours; 2 pi^2 R r^2 less what 24 x 48 facets cut off (2 %)."""
+    """In metres, y up, closed, with its colours; 2 pi^2 R r^2 less what 24 x 48 facets cut off (2 %)."""
     mesh = trimesh.load(glb, force="mesh", skip_materials=True)  # trimesh has colours or a material
     assert mesh.is_volume
     assert mesh.volume == pytest.approx(2 * np.pi**2 * 0.05 * 0.02**2, rel=0.02)
-    np.testing.assert_allclose(mesh.extents, [0.14, 0.14, 0.04], rtol=1e-3)
+    np.testing.assert_allclose(mesh.extents, [0.14, 0.04, 0.14], rtol=1e-3)
+    np.testing.assert_allclose(read_mesh(glb).extents, [0.14, 0.14, 0.04], rtol=1e-3)
     colors = mesh.visual.vertex_colors[:, :3]
     np.testing.assert_array_equal(np.unique(colors, axis=0), [(255, 30, 0)])  # linear
 
 
-# Looks at the mesh from above its front, z up, in even light.
+# Looks at the mesh from above its front, in even light.
 _SHOW = """
 (data) => new Promise((resolve, reject) => {
   new THREE.GLTFLoader().load("data:application/octet-stream;base64," + data, (gltf) => {
@@ -53,8 +55,7 @@ _SHOW = """
     renderer.setSize(240, 240);
     renderer.setClearColor(0x0000ff);
     const camera = new THREE.PerspectiveCamera(45, 1, 0.01, 10);
-    camera.up.set(0, 0, 1);
-    camera.position.set(0, -0.12, 0.18);
+    camera.position.set(0, 0.18, 0.12);
     camera.lookAt(0, 0, 0);
     const scene = new THREE.Scene();
     scene.add(gltf.scene, new THREE.AmbientLight(0xffffff, Math.PI));

@@ -20,6 +20,7 @@ from torch import Tensor
 from trimesh.visual import ColorVisuals
 
 from neuralrecon.errors import ConfigError, MeshError
+from neuralrecon.evaluate import read_mesh
 from neuralrecon.extract import MeshConfig, extract_mesh, write_mesh
 from neuralrecon.extract.bricks import SIDE, Lattice
 from neuralrecon.extract.solid import keep_one_solid
@@ -334,6 +335,9 @@ def test_files_read_back_as_the_same_solid(tmp_path: Path, suffix: str) -> None:
     write_mesh(mesh, path)
     back = trimesh.load(path, force="mesh", skip_materials=True)  # trimesh has colours or a material
     assert isinstance(back, trimesh.Trimesh)
+    if suffix == ".glb":  # y is up there, and z towards whoever looks at the front
+        back.vertices = back.vertices @ np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])
+    np.testing.assert_array_equal(read_mesh(path).bounds, back.bounds)
     back.merge_vertices()
     assert back.is_volume
     assert len(back.faces) == len(mesh.faces)

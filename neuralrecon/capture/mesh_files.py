@@ -14,6 +14,7 @@ from trimesh.resolvers import Resolver
 
 from ..errors import MeshError
 
+Y_UP_FROM_Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])  # glTF 2.0, 3.4: y is up
 MESH_SUFFIXES = (".ply", ".obj", ".glb", ".gltf", ".stl", ".off")
 _FARTHEST = 1e9
 _MOST_CORNERS = 500_000_000
@@ -21,7 +22,7 @@ _MOST_BESIDE_BYTES = 2**28
 
 
 def load_mesh(path: Path, **options: Any) -> trimesh.Trimesh:
-    """One mesh with faces, whose corners exist and are not at the end of the world.
+    """One mesh with faces, whose corners exist and are not at the end of the world; z up, also of glTF, where y is.
 
     Args:
         options: of `trimesh.load`.
@@ -47,7 +48,7 @@ def load_mesh(path: Path, **options: Any) -> trimesh.Trimesh:
 
 
 def load_geometry(path: Path, **options: Any) -> Any:
-    """Whatever trimesh finds in the file.
+    """Whatever trimesh finds in the file; what stands on y in glTF stands on z.
 
     Raises:
         ValueError: another format, or it says that it has more in it than it can. Others: trimesh cannot read it.
@@ -58,7 +59,20 @@ def load_geometry(path: Path, **options: Any) -> Any:
     with _Bounded(io.FileIO(str(path))) as file:
         _LOOKED_AT.get(suffix, lambda file: None)(file)
         file.seek(0)
-        return trimesh.load(file, file_type=suffix[1:], resolver=_Beside(path.parent), **options)
+        found: Any = trimesh.load(file, file_type=suffix[1:], resolver=_Beside(path.parent), **options)
+    if suffix in (".glb", ".gltf"):
+        found.apply_transform(Y_UP_FROM_Z_UP.T)
+    return found
+
+
+def stand_up(gltf: dict[str, Any]) -> None:
+    """Turns what a glTF tree shows, from z up, which its vertices keep, to y up."""
+    for scene in gltf["scenes"]:
+        for root in scene["nodes"]:
+            node = gltf["nodes"][root]
+            if {"matrix", "rotation", "scale", "translation"} & node.keys():
+                raise ValueError(f"node {root} has a place already")
+            node["matrix"] = Y_UP_FROM_Z_UP.T.ravel().tolist()  # by columns
 
 
 class _Bounded(io.BufferedReader):

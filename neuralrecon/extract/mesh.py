@@ -15,6 +15,7 @@ import trimesh.visual
 from jaxtyping import Float, Int
 from trimesh.visual import ColorVisuals
 
+from ..capture.mesh_files import stand_up
 from ..capture.srgb import linear_of
 from ..errors import ConfigError, MeshError
 from ..train import Fit
@@ -105,6 +106,7 @@ def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
     """Write in the format of the suffix: .ply, .obj, .glb or .stl (which has no colours).
 
     Units are metres; if `metadata` says that the mesh is unscaled, a comment says so too (.ply), or the extras (.glb).
+    z is up; in a .glb, whose readers take y for up, a node turns it.
 
     Raises:
         MeshError: another suffix.
@@ -121,10 +123,13 @@ def write_mesh(mesh: trimesh.Trimesh, path: Path) -> None:
         mesh.export(path)
 
 
-def glb_of(mesh: trimesh.Trimesh, *, double_sided: bool = False) -> bytes:
+def glb_of(mesh: trimesh.Trimesh, *, double_sided: bool = False, y_up: bool = True) -> bytes:
     """The mesh as glTF 2.0, of a dull material (without one it counts as rough metal) and shaded smoothly.
 
     Vertex colours are linear there (glTF 2.0, 3.7.2.1): sRGB of 96 becomes 30.
+
+    Args:
+        y_up: whether the mesh, whose z is up, is turned as glTF wants it; its vertices stay as they are.
     """
     shown = mesh.copy()
     if isinstance(mesh.visual, ColorVisuals) and mesh.visual.defined:
@@ -138,6 +143,8 @@ def glb_of(mesh: trimesh.Trimesh, *, double_sided: bool = False) -> bytes:
         for part in tree["meshes"]:
             for primitive in part["primitives"]:
                 primitive["material"] = 0
+        if y_up:
+            stand_up(tree)
 
     data = shown.export(file_type="glb", include_normals=True, tree_postprocessor=made_dull)
     assert isinstance(data, bytes)

@@ -13,6 +13,7 @@ from trimesh.exchange.obj import export_obj
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import SimpleMaterial
 
+from ..capture.mesh_files import stand_up
 from ..errors import MeshError
 from ..evaluate import Closedness, closedness, read_mesh
 from ..evaluate.views import ViewReport
@@ -43,8 +44,8 @@ class TextureReport:
 def write_textured(textured: TexturedMesh, folder: Path) -> Closedness:
     """Writes mesh_textured.glb, .obj, .mtl and .png, each whole or not at all; the .obj comes after what it names.
 
-    Frame and unit are the mesh's: z up, metres. Colours are those in the mean light; of the material only its colour,
-    metallic 0 and its roughness are told.
+    Frame and unit are the mesh's: z up, metres; in the .glb a node turns it to y up, as glTF wants it. Colours are
+    those in the mean light; of the material only its colour, metallic 0 and its roughness are told.
 
     Returns:
         What the .glb is when it is read back and vertices at one place are joined.
@@ -54,7 +55,7 @@ def write_textured(textured: TexturedMesh, folder: Path) -> Closedness:
     """
     mesh = textured.mesh
     with replacing(folder / FILES[0]) as temporary:
-        mesh.export(temporary)
+        mesh.export(temporary, tree_postprocessor=stand_up)
         found = closedness(read_mesh(temporary))
         if not (found.is_watertight and found.is_winding_consistent and found.n_bodies == 1):
             raise MeshError(f"{folder / FILES[0]}: does not come back as one closed body ({found}); report this")

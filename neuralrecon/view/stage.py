@@ -124,7 +124,7 @@ class Stage:
             self.remove("surface")
             return
         mesh = trimesh.Trimesh(drawn.vertices, drawn.faces, vertex_colors=drawn.colors, process=False)
-        self.parts["surface"] = self.server.scene.add_glb("/surface", glb_of(mesh, double_sided=True))
+        self.parts["surface"] = self.server.scene.add_glb("/surface", glb_of(mesh, double_sided=True, y_up=False))
 
     def draw_points(self, kind: PointKind, points: Float32[np.ndarray, "points 3"], size: float) -> None:
         """Labels of one kind; `size` in world units."""
