@@ -70,8 +70,8 @@ class FitConfig:
         doubts_color: whether colours count less where they cannot be explained.
         w_color: weight of the colours' Huber loss.
         w_silhouette: weight of the silhouettes' cross entropy; up to five times that where depth is sparse or missing.
-            On mirror and clear objects 40 times that, eight times `w_bending`, and half of the interior rays go along
-            the outlines.
+            On mirror and clear objects 40 times, where `w_bending` counts eight times, and half of the interior rays
+            go along the outlines, too.
         w_eikonal: weight of (|gradient| - 1)^2.
         w_depth: weight of the truncated sdf around depth readings, per mm.
         w_free: weight of the free space before depth readings, per mm.
