@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..capture.points import SparsePoints
+from ..capture.types import SparsePoints
 from .adjust import Adjusted, off_prior
 from .checks import inverted
 from .problem import Problem

@@ -11,8 +11,7 @@ import numpy as np
 import pycolmap
 
 from ..capture.findings import listed
-from ..capture.points import SparsePoints
-from ..capture.types import Capture
+from ..capture.types import Capture, SparsePoints
 from ..errors import CalibrationError, ConfigError
 from .hull_check import silhouette_shares
 from .mapping import (

@@ -12,8 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from ..capture.pixels import read_depth
-from ..capture.points import SparsePoints
-from ..capture.types import Capture, Frame, Image, Sensor, SensorKind
+from ..capture.types import Capture, Frame, Image, Sensor, SensorKind, SparsePoints
 from ..geometry import Camera, Rigid
 from .checks import about_z, inverted, looked_at
 from .photo_files import Photo, PhotoSet, in_order

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 
 from ..capture import Capture, SensorKind
-from ..capture.points import SparsePoints
+from ..capture.types import SparsePoints
 from ..errors import CalibrationError
 from ..files import read_json, replacing
 from .types import Calibration, SensorChange

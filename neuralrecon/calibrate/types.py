@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ..capture import Capture
-from ..capture.points import SparsePoints
+from ..capture.types import SparsePoints
 from ..errors import ConfigError
 
 

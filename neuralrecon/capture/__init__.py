@@ -15,7 +15,6 @@ from .pixels import read_depth as read_depth
 from .pixels import read_mask as read_mask
 from .plain import read_plain as read_plain
 from .plain import write_plain as write_plain
-from .points import SparsePoints as SparsePoints
 from .points import read_points as read_points
 from .read import has_known_layout as has_known_layout
 from .read import looks_like_photos as looks_like_photos
@@ -27,3 +26,4 @@ from .types import Frame as Frame
 from .types import Image as Image
 from .types import Sensor as Sensor
 from .types import SensorKind as SensorKind
+from .types import SparsePoints as SparsePoints

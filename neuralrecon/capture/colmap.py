@@ -19,8 +19,7 @@ from .description import capture_of, described, read_description, relative
 from .entries import confined
 from .findings import Findings, listed
 from .plain import whole
-from .points import SparsePoints
-from .types import Capture, Frame, Sensor
+from .types import Capture, Frame, Sensor, SparsePoints
 
 
 def read_colmap(path: str | Path, *, allow_partial: bool = False) -> Capture:

@@ -18,8 +18,7 @@ from ..geometry import Camera, Rigid
 from .colmap_lengths import require_whole_model
 from .description import relative
 from .headers import decoding
-from .points import SparsePoints
-from .types import Capture, Frame, Image, Sensor, SensorKind
+from .types import Capture, Frame, Image, Sensor, SensorKind, SparsePoints
 
 # Numbers of focal lengths (they come first, then cx and cy) and of coefficients k1 k2 p1 p2 k3 (they come last).
 _MODELS = {

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float64, Int64, UInt8
+
 from ..errors import CaptureError
 from ..geometry import Camera, Rigid
 
@@ -130,3 +133,19 @@ class Capture:
             images=images,
             downscale=self.downscale * downscale,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SparsePoints:
+    """n points in world units, with m observations of them in order of the points.
+
+    Observation i says that image `image_index[i]` of `Capture.images` shows point `point_index[i]` at `pixel[i]`
+    (u, v; a pixel's centre is at +0.5). `error_px` is each point's mean reprojection error, NaN where unknown.
+    """
+
+    xyz: Float64[np.ndarray, "points 3"]
+    rgb: UInt8[np.ndarray, "points 3"]
+    error_px: Float64[np.ndarray, "points"]
+    image_index: Int64[np.ndarray, "observations"]
+    point_index: Int64[np.ndarray, "observations"]
+    pixel: Float64[np.ndarray, "observations 2"]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 
 from ..capture import Capture
-from ..capture.points import SparsePoints
+from ..capture.types import SparsePoints
 from ..geometry import Rigid
 from .report import TableFrom
 from .table import Gaze, Plane, above, resting_plane, seen_table, table_from_world, trusted_points

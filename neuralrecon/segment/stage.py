@@ -15,7 +15,8 @@ import trimesh
 from PIL import Image as Picture
 
 from ..capture import Capture, Image, SensorKind, read_mask
-from ..capture.points import SparsePoints, read_points
+from ..capture.points import read_points
+from ..capture.types import SparsePoints
 from ..errors import ConfigError, EvidenceError
 from ..files import replacing
 from ..geometry import Rigid

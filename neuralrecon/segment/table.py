@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from scipy.spatial import KDTree
 
-from ..capture.points import SparsePoints
+from ..capture.types import SparsePoints
 from ..geometry import Rigid
 
 _TOLERANCE = 0.004  # of the cameras' distance: how far off the plane a point of the table may lie
