@@ -95,6 +95,7 @@ def fit(
         displacement = asked.displacement(model.sensors) if now.refines_sensors else None
         if displacement is not None:
             sdf = sdf + (gradients.detach() * displacement).sum(dim=1)
+        sdf = optimizer.damped(sdf)
         terms = asked.terms(model, suited, sdf, gradients, now, displacement, views, occupancy)
         weighted = torch.stack(list(terms.values()))
         optimizer.descend(weighted.sum(), now.rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..fields import SurfaceModel
@@ -12,6 +13,7 @@ from .fit_types import FitConfig
 
 _BETAS, _EPS = (0.9, 0.99), 1e-15
 _RATE_SENSOR_COLORS, _RATE_CORRECTIONS, _RATE_DOUBT = 1e-3, 1e-2, 2e-2
+_MOST_PUSH, _PUSH_RATE = 3.0, 0.05  # times the usual push; share of a step's in the running mean
 _ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -37,6 +39,25 @@ class Optimizer:
             [{"params": parameters, "lr": rate} for parameters, rate in groups], betas=_BETAS, eps=_EPS, fused=True
         )
         self._base_rates = [rate for _, rate in groups]
+        self._push = torch.zeros((), device=model.sdf_table.device)
+
+    def damped(self, sdf: Float[Tensor, "points"]) -> Float[Tensor, "points"]:
+        """The same values; a gradient that would move the whole surface at once comes back smaller.
+
+        Where a step loses sight of the surface all rays push one way. That is a hundred times the usual gradient, and
+        Adam, whose mean of squares follows slowly, goes on that way for ten steps of full length: further than the band
+        in which rays are sampled. So the gradients' sum is held at three times its running mean.
+        """
+        if sdf.requires_grad:
+            sdf.register_hook(self._held)
+        return sdf
+
+    def _held(self, gradient: Float[Tensor, "points"]) -> Float[Tensor, "points"]:
+        push = gradient.sum().abs()
+        weight = 1 - (1 - _PUSH_RATE) ** self._n_steps  # of all pushes so far in the running mean, which starts at 0
+        factor = (_MOST_PUSH * self._push / weight / push).nan_to_num(1.0).clamp_max(1.0) if weight else 1.0
+        self._push = torch.lerp(self._push, push * factor, _PUSH_RATE)
+        return gradient * factor
 
     def descend(self, loss: Tensor, rate_factor: float) -> None:
         """One step against the gradient of `loss`, at `rate_factor` times the base rates."""
@@ -74,11 +95,12 @@ class Optimizer:
             if p in self._rest.state
             for name in _ADAM_STATE
         }
-        return {"n_steps": torch.tensor(self._n_steps, device="cpu"), **tables, **rest}
+        return {"n_steps": torch.tensor(self._n_steps, device="cpu"), "push": self._push, **tables, **rest}
 
     def restore(self, moments: dict[str, Tensor]) -> None:
         """Go on from what `moments` said, on whichever device."""
         self._n_steps = int(moments["n_steps"])
+        self._push = moments["push"].to(self._push.device)
         for i, pair in enumerate(self._table_moments):
             for name, moment in zip(_ADAM_STATE[1:], pair, strict=True):
                 moment.copy_(moments[f"table{i}.{name}"])
