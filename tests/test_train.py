@@ -539,3 +539,22 @@ def test_mirrors_and_glass_are_left_to_outlines_and_smoothness(scene: Scene, kin
     changed = ("interior_rays", "edge_rays", "w_silhouette", "w_bending")
     assert replace(found, **{name: getattr(config, name) for name in changed}) == config
     assert fit(shiny, replace(TINY, steps=1), seed=3).config == replace(TINY, steps=1)
+
+
+def test_a_push_of_the_whole_surface_is_held_at_three_times_the_usual_one() -> None:
+    """The usual one is the mean of all so far, each counting 5 % less for every step that has come since."""
+    model = SurfaceModel(TINY.field, 1, 1, torch.Generator().manual_seed(0))
+    optimizer = Optimizer(model, TINY)
+    usual = weights = 0.0
+    for step, push in enumerate([1.0, -2.0, 0.5, 100.0, 1.0, 0.0, 400.0]):
+        sdf = torch.zeros(4, requires_grad=True)
+        came_back = torch.autograd.grad((optimizer.damped(sdf * 1.0) * push / 4).sum(), sdf)[0]
+        held = min(abs(push), 3 * usual / weights) if step else abs(push)
+        assert float(came_back.sum()) == pytest.approx(math.copysign(held, push), rel=1e-5)
+        assert float(came_back.std()) == 0
+        usual, weights = 0.95 * usual + 0.05 * held, 0.95 * weights + 0.05
+        optimizer.descend(model.sdf_out.bias.sum(), 1.0)
+    assert torch.equal(optimizer.damped(torch.ones(3)), torch.ones(3))
+    restored = Optimizer(model, TINY)
+    restored.restore(optimizer.moments())
+    assert float(restored._push) == pytest.approx(usual, rel=1e-5)
