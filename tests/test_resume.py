@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -304,17 +305,24 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 def test_kills_at_any_moment_change_nothing(runner: subprocess.Popen[str], sphere_folder: Path, tmp_path: Path) -> None:
-    """After random shares of the CPU time that the whole command takes; then the same command to its end."""
+    """Four to eight, after random shares of the CPU time that the whole command takes; then the command to its end.
+
+    Where the machine was slow for the whole command and is not any more, a run ends before it is killed so often: it is
+    done again then from the start, and killed sooner.
+    """
     words = [f"capture={sphere_folder}", *SMALL]
     started(runner, [*words, f"out={tmp_path / 'whole'}"])
     status, lasts = ended(runner)
     assert status == 0
-    out, pick, statuses = tmp_path / "killed", random.Random(11), []
-    while len(statuses) < 8 and not (out / "summary.json").exists():
+    out, pick, n_kills = tmp_path / "killed", random.Random(11), 0
+    while n_kills < 8 and not (out / "summary.json").exists():
         started(runner, [*words, f"out={out}"], pick.uniform(0.02, 0.8) * lasts)
-        statuses.append(ended(runner)[0])
-    assert set(statuses) <= {KILLED, 0}
-    assert statuses.count(KILLED) >= 4
+        status, _ = ended(runner)
+        assert status in (KILLED, 0)
+        n_kills += status == KILLED
+        if status == 0 and n_kills < 4:
+            shutil.rmtree(out)
+            lasts, n_kills = lasts / 2, 0
     if not (out / "summary.json").exists():
         started(runner, [*words, f"out={out}"])
         assert ended(runner)[0] == 0
