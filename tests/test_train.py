@@ -21,15 +21,17 @@ from neuralrecon.capture import read_capture
 from neuralrecon.errors import ConfigError, FitError
 from neuralrecon.fields import FieldConfig, SensorModel, SurfaceModel
 from neuralrecon.geometry import Box, Rays
-from neuralrecon.render import Occupancy
+from neuralrecon.render import Occupancy, free_room
 from neuralrecon.scene import DepthRays, Scene, SceneConfig, SurfaceKind, VisualHull
 from neuralrecon.train import Fit, FitConfig, fit, load_fit, losses, save_fit
 from neuralrecon.train import start as start_module
+from neuralrecon.train.batches import Batches
 from neuralrecon.train.depth_probes import DepthProbes, posterior
 from neuralrecon.train.emphasis import emphasised
 from neuralrecon.train.optimizer import Optimizer
 from neuralrecon.train.questions import Questions, Unseen
 from neuralrecon.train.schedule import Moment, active_levels, geometric, learning_rate
+from neuralrecon.train.start import first_occupancy
 
 TINY = FitConfig(
     field=FieldConfig(
@@ -536,9 +538,54 @@ def test_mirrors_and_glass_are_left_to_outlines_and_smoothness(scene: Scene, kin
     assert (found.interior_rays, found.edge_rays) == (320, 832)
     assert found.w_silhouette == 40 * config.w_silhouette
     assert found.w_bending == 8 * config.w_bending
-    changed = ("interior_rays", "edge_rays", "w_silhouette", "w_bending")
+    assert found.w_waves == 5 * config.w_waves
+    changed = ("interior_rays", "edge_rays", "w_silhouette", "w_bending", "w_waves")
     assert replace(found, **{name: getattr(config, name) for name in changed}) == config
     assert fit(shiny, replace(TINY, steps=1), seed=3).config == replace(TINY, steps=1)
+
+
+def test_waves_cost_what_their_bend_changes_and_edges_and_even_bends_nothing_more() -> None:
+    """Closed forms: a plane 0; a cylinder of radius r, 2 - 2 cos(d / r) along the normal; a wave by its angles."""
+    half, everywhere = 4.0, torch.ones(1, dtype=torch.bool)
+
+    def cost(slope: Callable[[float], float], at: float) -> float:
+        angles = torch.tensor([[slope(at)], [slope(at - half)], [slope(at + half)]], dtype=torch.float64)
+        gradients = torch.cat([angles.sin(), torch.zeros_like(angles), angles.cos()], dim=1)
+        return float(losses.waves_loss(gradients[:1], gradients[1:2], gradients[2:], everywhere))
+
+    def robust(square: float) -> float:
+        return 0.09 * square / (0.09 + square)
+
+    assert cost(lambda s: 0.7, 1.0) == pytest.approx(0, abs=1e-12)
+    even = cost(lambda s: s / 30, 1.0)
+    assert even == pytest.approx(robust((2 - 2 * math.cos(half / 30)) ** 2), rel=1e-9)
+    wave = cost(lambda s: 0.1 * math.cos(s * math.pi / 8), 0.0)  # the slope falls from its height to 0 on both sides
+    assert wave == pytest.approx(robust((2 * math.sin(0.1)) ** 2 + (2 - 2 * math.cos(0.1)) ** 2), rel=1e-9)
+    assert wave > 80 * even
+    assert cost(lambda s: 0.0 if s < 2 else math.pi / 2, 0.0) < 0.09  # an edge: no more than what is let be
+    none = losses.waves_loss(torch.rand(5, 3), torch.rand(5, 3), torch.rand(5, 3), torch.zeros(5, dtype=torch.bool))
+    assert float(none) == 0
+
+
+def test_waves_are_looked_for_as_far_before_as_beyond_what_photographs_see(scene: Scene) -> None:
+    """And without their weight nothing is asked."""
+    cpu, now = torch.device("cpu"), Moment.at(0.5, TINY, scene.unit_per_mm)
+    occupancy, _ = first_occupancy(scene, TINY, 0.1, cpu)
+    batch = Batches(scene=scene, config=TINY, seed=0, device=cpu).at(0)
+    room = free_room(scene.unit_from_world, scene.floor_m)
+    unseen = Unseen.of(room, occupancy, torch.zeros(0, 3))
+    sensors = SensorModel(len(scene.sensor_names), len(scene.stop_names))
+
+    def asked(config: FitConfig) -> Questions:
+        return Questions.draw(batch, config, sensors, occupancy, unseen, room, now, torch.Generator().manual_seed(0))
+
+    without = asked(replace(TINY, w_waves=0.0))
+    assert len(without.across) == len(without.across_of) == 0
+    found = asked(replace(TINY, waves_mm=3.0))
+    assert found.seen is not None
+    before, beyond = found.across.chunk(2)
+    torch.testing.assert_close((before + beyond) / 2, found.seen.points[found.across_of])
+    assert float((beyond - before).std()) == pytest.approx(2 * 3.0 * scene.unit_per_mm, rel=0.1)
 
 
 def test_a_push_of_the_whole_surface_is_held_at_three_times_the_usual_one() -> None:

@@ -63,6 +63,7 @@ class FitConfig:
         all_levels_from: share of the fit from which all levels are on.
         truncation_mm: how far around a depth reading the sdf is told its value.
         bending_mm: how far apart the points are whose gradients are held alike.
+        waves_mm: how far apart the points are across which the surface's bend is held from changing.
         occupancy_resolution: cells a side of the grid that says where rays are sampled.
         checkpoint_every: steps between two checkpoints, if the fit has a folder.
         robust_depth: whether readings count less that contradict the surface as it stands, or whose sensor is inexact.
@@ -70,8 +71,8 @@ class FitConfig:
         doubts_color: whether colours count less where they cannot be explained.
         w_color: weight of the colours' Huber loss.
         w_silhouette: weight of the silhouettes' cross entropy; up to five times that where depth is sparse or missing.
-            On mirror and clear objects 40 times, where `w_bending` counts eight times, and half of the interior rays
-            go along the outlines, too.
+            On mirror and clear objects 40 times, where `w_bending` counts eight and `w_waves` five times, and half of
+            the interior rays go along the outlines, too.
         w_eikonal: weight of (|gradient| - 1)^2.
         w_depth: weight of the truncated sdf around depth readings, per mm.
         w_free: weight of the free space before depth readings, per mm.
@@ -80,6 +81,7 @@ class FitConfig:
         patches_from: share of the fit from which patches are compared.
         w_bending: weight of the difference between gradients of neighbouring points near depth readings, and of the
             same near the surface where photographs see it.
+        w_waves: weight of the change of the surface's bend where photographs see it, edges left alone.
         refine_from: share of the fit from which the sensors' calibration is refined; 1 never does.
         sensor_turn_deg: standard deviation of the error of a sensor's given rotation.
         sensor_shift_mm: standard deviation of the error of a sensor's given position.
@@ -107,6 +109,7 @@ class FitConfig:
     all_levels_from: float = 0.5
     truncation_mm: float = 4.0
     bending_mm: float = 0.75
+    waves_mm: float = 4.0
     depth_exact_mm: float = 0.6
     occupancy_resolution: int = 128
     checkpoint_every: int = 500
@@ -118,6 +121,7 @@ class FitConfig:
     w_depth: float = 0.3
     w_free: float = 0.1
     w_bending: float = 0.3
+    w_waves: float = 2.0
     w_patches: float = 0.1
     patches_from: float = 0.4
     refine_from: float = 0.2

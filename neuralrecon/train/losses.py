@@ -9,6 +9,7 @@ from torch.nn.functional import huber_loss
 
 _USUAL_ERROR = 0.01
 _OPAQUE_ENOUGH = 0.9
+_EDGE = 0.3  # change of the gradient's change, about radian: 17 degrees
 
 
 def color_errors(
@@ -81,6 +82,24 @@ def known_free_loss(sdf_mm: Float[Tensor, "points"], clearance_mm: float) -> Ten
 def bending_loss(gradients: Float[Tensor, "points 3"], gradients_beside: Float[Tensor, "points 3"]) -> Tensor:
     """Mean squared difference of the gradients of neighbouring points: damps ripples; no unit (about radian^2)."""
     return (gradients - gradients_beside).square().sum(dim=1).mean()
+
+
+def waves_loss(
+    gradients: Float[Tensor, "points 3"],
+    before: Float[Tensor, "points 3"],
+    beyond: Float[Tensor, "points 3"],
+    counts: Bool[Tensor, "points"],
+) -> Tensor:
+    """How much the surface's bend changes: gradients at points, and as far before as beyond each; no unit.
+
+    A plane, a cylinder or a ball costs next to nothing, a wave does (after the minimum variation surfaces of Moreton
+    and Séquin 1992). What is sharper than `_EDGE` is an edge, which is left alone (Geman and McClure 1985).
+
+    Args:
+        counts: which points do, the others are 0.
+    """
+    square = (before + beyond - 2 * gradients).square().sum(dim=1)
+    return (_EDGE**2 * square / (_EDGE**2 + square) * counts).mean()
 
 
 def straight_down_loss(gradients: Float[Tensor, "points 3"]) -> Tensor:

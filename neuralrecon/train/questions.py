@@ -22,7 +22,8 @@ from .schedule import BAND, Moment
 _STEP = 1.5  # distance of samples, in blurs: less than the standard deviation (1.8) of the logistic density
 _FREE_ROOM_MM = 60.0
 _DEEP_ENOUGH_MM = 5.0  # beyond the band
-_POINTS_BELOW, _DEEP_POINTS, _FREE_POINTS, _PAIRS = 1024, 1024, 1024, 2048
+_POINTS_BELOW, _DEEP_POINTS, _FREE_POINTS, _PAIRS, _TRIPLES = 1024, 1024, 1024, 2048, 1024
+_NEAR_SURFACE_MM = 1.5  # of both ends of a triple
 _CLEARANCE_MM = 2.0
 
 
@@ -46,7 +47,8 @@ class Unseen:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Questions:
     """Points of the unit cube, in this order: known to be free, below the table, deep inside, beside some of those on
-    photographs' rays (`beside_of` says which), on photographs' rays, around readings.
+    photographs' rays (`beside_of` says which), as far before as beyond some (`across_of`; first all before, then all
+    beyond), on photographs' rays, around readings.
 
     `deep_sdf` is what the model last said at the deep points. `seen` is None without photographs, `probes` without
     depth.
@@ -58,6 +60,8 @@ class Questions:
     deep_sdf: Float[Tensor, "deep"]
     beside: Float[Tensor, "pairs 3"]
     beside_of: Int[Tensor, "pairs"]
+    across: Float[Tensor, "twice_triples 3"]
+    across_of: Int[Tensor, "triples"]
     seen: RaySamples | None
     probes: DepthProbes | None
 
@@ -101,14 +105,20 @@ class Questions:
         free = unseen.free
         if len(free):
             free = free[torch.randint(len(free), (_FREE_POINTS,), generator=generator, device=generator.device)]
-        beside, beside_of = _beside(seen, config.bending_mm * now.unit_per_mm, generator)
+        beside_of, step = _some_seen(seen, _PAIRS, config.bending_mm * now.unit_per_mm, generator)
+        across_of, half = _some_seen(
+            seen, _TRIPLES if config.w_waves else 0, config.waves_mm * now.unit_per_mm, generator
+        )
+        points = below.new_zeros(0, 3) if seen is None else seen.points
         return Questions(
             free=free,
             below=below,
             deep=deep,
             deep_sdf=occupancy.look_up(deep),
-            beside=beside,
+            beside=points[beside_of] + step,
             beside_of=beside_of,
+            across=torch.cat([points[across_of] - half, points[across_of] + half]),
+            across_of=across_of,
             seen=seen,
             probes=probes,
         )
@@ -120,13 +130,14 @@ class Questions:
             self.below,
             self.deep,
             self.beside,
+            self.across,
             *(part.points for part in (self.seen, self.probes) if part is not None),
         ]
         return torch.cat(parts)
 
     def displacement(self, sensors: SensorModel) -> Float[Tensor, "points 3"]:
         """How all points move with the sensors' corrections (see `SensorModel.displacement`)."""
-        n_fixed = len(self.free) + len(self.below) + len(self.deep) + len(self.beside)
+        n_fixed = sum(map(len, (self.free, self.below, self.deep, self.beside, self.across)))
         parts = [self.below.new_zeros(n_fixed, 3)]
         if self.seen is not None:
             packed = self.seen.packed
@@ -150,9 +161,9 @@ class Questions:
     ) -> dict[str, Tensor]:
         """The weighted loss terms, from what the model says at `points`."""
         n_seen = len(self.seen.points) if self.seen is not None else 0
-        counts = [len(self.free), len(self.below), len(self.deep), len(self.beside), n_seen]
+        counts = [*map(len, (self.free, self.below, self.deep, self.beside, self.across)), n_seen]
         parts = [*counts, len(sdf) - sum(counts)]
-        of_free, of_below, of_deep, of_beside, of_seen, of_probes = zip(
+        of_free, of_below, of_deep, of_beside, of_across, of_seen, of_probes = zip(
             sdf.split(parts), gradients.split(parts), strict=True
         )
         terms = {"eikonal": config.w_eikonal * losses.eikonal_loss(gradients)}
@@ -162,7 +173,7 @@ class Questions:
                 self.seen,
                 *of_seen,
                 inv_s=1 / now.blur,
-                displacement=None if displacement is None else displacement.split(parts)[4],
+                displacement=None if displacement is None else displacement.split(parts)[5],
             )
             batch = self.seen.batch
             errors = losses.color_errors(image.colors, image.opacity, batch.colors)
@@ -180,6 +191,11 @@ class Questions:
         if counts[3] and config.w_bending:
             bending = losses.bending_loss(of_seen[1].index_select(0, self.beside_of), of_beside[1])
             terms["bending_seen"] = config.w_bending * bending
+        if counts[4]:
+            before, beyond = of_across[1].chunk(2)
+            near = (of_across[0].detach().abs() < _NEAR_SURFACE_MM * now.unit_per_mm).reshape(2, -1).all(dim=0)
+            middle = of_seen[1].index_select(0, self.across_of)
+            terms["waves"] = config.w_waves * losses.waves_loss(middle, before, beyond, near)
         if displacement is not None:
             terms["sensors"] = config.w_sensors * model.sensors.prior()
         if counts[0]:
@@ -195,15 +211,15 @@ class Questions:
         return terms
 
 
-def _beside(
-    seen: RaySamples | None, beside: float, generator: torch.Generator
-) -> tuple[Float[Tensor, "pairs 3"], Int[Tensor, "pairs"]]:
-    """Neighbours of samples on photographs' rays, all of which are near the surface, and the samples' numbers."""
+def _some_seen(
+    seen: RaySamples | None, n: int, spread: float, generator: torch.Generator
+) -> tuple[Int[Tensor, "n"], Float[Tensor, "n 3"]]:
+    """Numbers of `n` samples on photographs' rays, all of which are near the surface, and a normal step from each."""
     device = generator.device
     if seen is None or not len(seen.points):
-        return torch.zeros(0, 3, device=device), torch.zeros(0, dtype=torch.long, device=device)
-    of = torch.randint(len(seen.points), (_PAIRS,), generator=generator, device=device)
-    return seen.points[of] + beside * torch.randn(_PAIRS, 3, generator=generator, device=device), of
+        return torch.zeros(0, dtype=torch.long, device=device), torch.zeros(0, 3, device=device)
+    of = torch.randint(len(seen.points), (n,), generator=generator, device=device)
+    return of, spread * torch.randn(n, 3, generator=generator, device=device)
 
 
 def _within(cells: Int[Tensor, "cells 3"], side: int, generator: torch.Generator) -> Float[Tensor, "deep 3"]:
