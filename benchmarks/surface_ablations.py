@@ -53,6 +53,11 @@ def _uncertainty(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
     return scene, replace(config, doubts_color=False)
 
 
+def _waves(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
+    """The surface's bend may change as it likes."""
+    return scene, replace(config, w_waves=0.0)
+
+
 def _patches(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
     """No depth readings, and neighbouring photographs are not compared, as they are where there is no depth."""
     return _depth(scene, replace(config, w_patches=0.0))
@@ -64,6 +69,7 @@ ABLATIONS: dict[str, Ablation] = {
     "inliers": _inliers,
     "exactness": _exactness,
     "uncertainty": _uncertainty,
+    "waves": _waves,
     "silhouettes": _silhouettes,
     "depth": _depth,
     "patches": _patches,
