@@ -48,11 +48,6 @@ def _exactness(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
     return scene, replace(config, depth_exact_mm=1e3)
 
 
-def _uncertainty(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
-    """Colours count everywhere alike."""
-    return scene, replace(config, doubts_color=False)
-
-
 def _waves(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
     """The surface's bend may change as it likes."""
     return scene, replace(config, w_waves=0.0)
@@ -68,7 +63,6 @@ ABLATIONS: dict[str, Ablation] = {
     "mirrored": _mirrored,
     "inliers": _inliers,
     "exactness": _exactness,
-    "uncertainty": _uncertainty,
     "waves": _waves,
     "silhouettes": _silhouettes,
     "depth": _depth,

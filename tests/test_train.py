@@ -141,19 +141,21 @@ def test_color_loss_is_hubers_over_the_silhouette() -> None:
     inside = torch.tensor([True, True, False, True, True])
     # 0.5 d^2 / delta up to delta = 0.1, d - delta / 2 beyond it
     expected = (0.5 * 0.05**2 / 0.1 + 0.5 - 0.05 + 0.0 + 0.0) / 4
-    errors, sure = losses.color_errors(rendered, opacity, recorded), torch.zeros(5)
-    assert float(losses.color_loss(errors, sure, inside)) == pytest.approx(expected, rel=1e-5)
-    assert float(losses.color_loss(errors, sure, torch.zeros(5, dtype=torch.bool))) == 0.0
+    errors = losses.color_errors(rendered, opacity, recorded)
+    assert float(losses.color_loss(errors, inside)) == pytest.approx(expected, rel=1e-5)
+    assert float(losses.color_loss(errors, torch.zeros(5, dtype=torch.bool))) == 0.0
 
 
 def test_doubt_settles_where_errors_are_as_usual() -> None:
-    """The best doubt of an error is the logarithm of how many times the usual one it is."""
-    errors, inside = torch.tensor([0.08, 0.01, 0.3]), torch.ones(3, dtype=torch.bool)
+    """The best doubt of an error is the logarithm of how many times the usual one it is; the error learns nothing."""
+    errors, inside = torch.tensor([0.08, 0.01, 0.3], requires_grad=True), torch.ones(3, dtype=torch.bool)
     doubt = torch.zeros(3, requires_grad=True)
     for _ in range(4000):
-        (gradient,) = torch.autograd.grad(losses.color_loss(errors, doubt, inside), doubt)
+        (gradient,) = torch.autograd.grad(losses.doubt_loss(errors, doubt, inside), doubt)
         doubt = (doubt - 20 * gradient).clamp_min(0).detach().requires_grad_()
     assert doubt.detach().numpy() == pytest.approx(np.log([8.0, 1.0, 30.0]), abs=1e-3)
+    losses.doubt_loss(errors, doubt, inside).backward()
+    assert errors.grad is None
 
 
 def test_silhouette_loss_is_the_cross_entropy_of_what_is_not_opaque_enough() -> None:

@@ -134,7 +134,7 @@ class SurfaceModel(nn.Module):
         return color_query(moved, shade, network, self.config.color_grid)
 
     def color_doubt(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
-        """How far colours at a place are beyond explanation, as an exponent: what counts there is exp(-doubt) of it.
+        """How far colours at a place are beyond explanation: the logarithm of how many times the usual errors are.
 
         Not differentiated by the points; never negative (`Optimizer` sees to it).
         """

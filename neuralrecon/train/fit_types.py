@@ -68,7 +68,6 @@ class FitConfig:
         checkpoint_every: steps between two checkpoints, if the fit has a folder.
         robust_depth: whether readings count less that contradict the surface as it stands, or whose sensor is inexact.
         depth_exact_mm: spread about the surface up to which a sensor's readings count in full; beyond, by its square.
-        doubts_color: whether colours count less where they cannot be explained.
         w_color: weight of the colours' Huber loss.
         w_silhouette: weight of the silhouettes' cross entropy; up to five times that where depth is sparse or missing.
             On mirror and clear objects 40 times, where `w_bending` counts eight and `w_waves` five times, and half of
@@ -114,7 +113,6 @@ class FitConfig:
     occupancy_resolution: int = 128
     checkpoint_every: int = 500
     robust_depth: bool = True
-    doubts_color: bool = True
     w_color: float = 0.5
     w_silhouette: float = 0.1
     w_eikonal: float = 0.2

@@ -23,13 +23,18 @@ def color_errors(
     return huber_loss(rendered, opacity[:, None] * recorded, delta=0.1, reduction="none").mean(dim=1) / 0.1
 
 
-def color_loss(errors: Float[Tensor, "rays"], doubt: Float[Tensor, "rays"], inside: Bool[Tensor, "rays"]) -> Tensor:
-    """Mean error of the pixels in the silhouettes, each with a weight of exp(-doubt); unit: sRGB, white = 1.
+def color_loss(errors: Float[Tensor, "rays"], inside: Bool[Tensor, "rays"]) -> Tensor:
+    """Mean error of the pixels in the silhouettes; unit: sRGB, white = 1."""
+    return (errors * inside).sum() / inside.sum().clamp_min(1)
 
-    Doubt costs what it saves where errors are `_USUAL_ERROR`: minus the logarithm of an exponential distribution whose
-    scale is learned, but never below that (after Kendall and Gal 2017, eq. 8).
+
+def doubt_loss(errors: Float[Tensor, "rays"], doubt: Float[Tensor, "rays"], inside: Bool[Tensor, "rays"]) -> Tensor:
+    """Lowest where doubt is the logarithm of how many times `_USUAL_ERROR` errors are; unit: sRGB, white = 1.
+
+    Minus the logarithm of an exponential distribution whose scale is learned (after Kendall and Gal 2017, eq. 8). Only
+    the doubt learns: errors are what they are.
     """
-    per_ray = errors * torch.exp(-doubt) + _USUAL_ERROR * doubt
+    per_ray = errors.detach() * torch.exp(-doubt) + _USUAL_ERROR * doubt
     return (per_ray * inside).sum() / inside.sum().clamp_min(1)
 
 

@@ -177,10 +177,9 @@ class Questions:
             )
             batch = self.seen.batch
             errors = losses.color_errors(image.colors, image.opacity, batch.colors)
-            doubt = (
-                model.color_doubt(self.seen.middles(image.weights)) if config.doubts_color else torch.zeros_like(errors)
-            )
-            terms["color"] = config.w_color * losses.color_loss(errors, doubt, batch.inside)
+            doubt = model.color_doubt(self.seen.middles(image.weights))
+            terms["color"] = config.w_color * losses.color_loss(errors, batch.inside)
+            terms["doubt"] = losses.doubt_loss(errors, doubt, batch.inside)
             terms["silhouette"] = config.w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
             if views is not None and now.compares_patches:
                 packed, n_rays = self.seen.packed, min(config.patch_rays, config.interior_rays)
