@@ -10,7 +10,7 @@ from .fit_types import FitConfig
 _DENSE_PER_MM2 = 6.0  # readings on the surface, from which on outlines count as they are set
 _OUTLINES_WITHOUT_DEPTH = 5.0
 # on mirror and clear objects, where next to nothing else speaks:
-_OUTLINES, _SMOOTHNESS, _WAVES = 40.0, 8.0, 5.0
+_OUTLINES, _SMOOTHNESS = 40.0, 8.0
 _RAYS_MOVED = 0.5  # of the interior rays, to the outlines: a step costs the same
 
 
@@ -24,10 +24,10 @@ def emphasised(config: FitConfig, scene: Scene) -> FitConfig:
             edge_rays=config.edge_rays + moved,
             w_silhouette=_OUTLINES * config.w_silhouette,
             w_bending=_SMOOTHNESS * config.w_bending,
-            w_waves=_WAVES * config.w_waves,
         )
     per_mm2 = 0.0
     if scene.readings is not None:
         per_mm2 = scene.readings.per_mm2(scene.start.area / scene.unit_per_mm**2)
     missing = max(0.0, 1.0 - per_mm2 / _DENSE_PER_MM2)
-    return replace(config, w_silhouette=(1.0 + (_OUTLINES_WITHOUT_DEPTH - 1.0) * missing) * config.w_silhouette)
+    outlines = 1.0 + (_OUTLINES_WITHOUT_DEPTH - 1.0) * missing
+    return replace(config, w_silhouette=outlines * config.w_silhouette, w_waves=0.0)

@@ -70,8 +70,8 @@ class FitConfig:
         depth_exact_mm: spread about the surface up to which a sensor's readings count in full; beyond, by its square.
         w_color: weight of the colours' Huber loss.
         w_silhouette: weight of the silhouettes' cross entropy; up to five times that where depth is sparse or missing.
-            On mirror and clear objects 40 times, where `w_bending` counts eight and `w_waves` five times, and half of
-            the interior rays go along the outlines, too.
+            On mirror and clear objects 40 times, where `w_bending` counts eight times, and half of the interior rays
+            go along the outlines, too.
         w_eikonal: weight of (|gradient| - 1)^2.
         w_depth: weight of the truncated sdf around depth readings, per mm.
         w_free: weight of the free space before depth readings, per mm.
@@ -80,7 +80,8 @@ class FitConfig:
         patches_from: share of the fit from which patches are compared.
         w_bending: weight of the difference between gradients of neighbouring points near depth readings, and of the
             same near the surface where photographs see it.
-        w_waves: weight of the change of the surface's bend where photographs see it, edges left alone.
+        w_waves: weight of the change of the surface's bend where photographs see it, edges left alone; on mirror
+            and clear objects only.
         refine_from: share of the fit from which the sensors' calibration is refined; 1 never does.
         sensor_turn_deg: standard deviation of the error of a sensor's given rotation.
         sensor_shift_mm: standard deviation of the error of a sensor's given position.
@@ -119,7 +120,7 @@ class FitConfig:
     w_depth: float = 0.3
     w_free: float = 0.1
     w_bending: float = 0.3
-    w_waves: float = 2.0
+    w_waves: float = 10.0
     w_patches: float = 0.1
     patches_from: float = 0.4
     refine_from: float = 0.2
