@@ -49,7 +49,7 @@ def _exactness(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
 
 
 def _waves(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
-    """The surface's bend may change as it likes."""
+    """The surface's bend may change as it likes, as it always may on matte and glossy objects."""
     return scene, replace(config, w_waves=0.0)
 
 

@@ -545,7 +545,7 @@ def test_mirrors_and_glass_are_left_to_outlines_and_smoothness(scene: Scene, kin
     assert fit(shiny, replace(TINY, steps=1), seed=3).config == replace(TINY, steps=1)
 
 
-def test_waves_cost_what_their_bend_changes_and_edges_and_even_bends_nothing_more() -> None:
+def test_waves_cost_what_their_bend_changes_and_edges_and_even_bends_next_to_nothing() -> None:
     """Closed forms: a plane 0; a cylinder of radius r, 2 - 2 cos(d / r) along the normal; a wave by its angles."""
     half, everywhere = 4.0, torch.ones(1, dtype=torch.bool)
 
@@ -563,7 +563,11 @@ def test_waves_cost_what_their_bend_changes_and_edges_and_even_bends_nothing_mor
     wave = cost(lambda s: 0.1 * math.cos(s * math.pi / 8), 0.0)  # the slope falls from its height to 0 on both sides
     assert wave == pytest.approx(robust((2 * math.sin(0.1)) ** 2 + (2 - 2 * math.cos(0.1)) ** 2), rel=1e-9)
     assert wave > 80 * even
-    assert cost(lambda s: 0.0 if s < 2 else math.pi / 2, 0.0) < 0.09  # an edge: no more than what is let be
+    # at an edge of 90 degrees the pull is a few hundredths of what the square of the change would have
+    edge = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], requires_grad=True)
+    losses.waves_loss(edge[:1], edge[1:2], edge[2:], everywhere).backward()
+    change = torch.tensor([1.0, 0.0, -1.0])  # its square is 2
+    torch.testing.assert_close(edge.grad, 2 * (0.09 / 2.09) ** 2 * torch.stack([-2 * change, change, change]))
     none = losses.waves_loss(torch.rand(5, 3), torch.rand(5, 3), torch.rand(5, 3), torch.zeros(5, dtype=torch.bool))
     assert float(none) == 0
 
