@@ -166,6 +166,27 @@ def test_silhouette_loss_is_the_cross_entropy_of_what_is_not_opaque_enough() -> 
     assert float(certain_and_wrong) == pytest.approx(math.log(1000), rel=1e-4)
 
 
+def test_the_robust_silhouette_loss_bounds_what_a_wrong_pixel_costs_and_how_it_pulls() -> None:
+    """(1 - p^q) / q of the label's probability p, by hand; its gradient is the cross entropy's times p^q."""
+    inside = torch.tensor([True, False, True])
+    plain, robust = (torch.tensor([0.8, 0.2, 0.05], dtype=torch.float64, requires_grad=True) for _ in range(2))
+    agreement = torch.tensor([0.8, 0.8, 0.05], dtype=torch.float64)
+    cost = losses.silhouette_loss(robust, inside, 0.4)
+    assert float(cost.detach()) == pytest.approx(float(((1 - agreement**0.4) / 0.4).mean()), rel=1e-12)
+    cost.backward()
+    losses.silhouette_loss(plain, inside).backward()
+    assert plain.grad is not None
+    assert robust.grad is not None
+    assert robust.grad.numpy() == pytest.approx((plain.grad * agreement**0.4).numpy(), rel=1e-12)
+
+
+def test_only_masks_that_were_found_count_less_where_all_others_contradict_them(scene: Scene) -> None:
+    config = FitConfig()
+    assert emphasised(config, scene).silhouette_robustness == 0
+    found = emphasised(config, replace(scene, masks_are_found=True))
+    assert found.silhouette_robustness == config.silhouette_robustness > 0
+
+
 def test_eikonal_and_smoothness_losses() -> None:
     gradients = torch.tensor([[0.0, 0.0, 1.0], [3.0, 0.0, 4.0]])
     assert float(losses.eikonal_loss(gradients)) == pytest.approx((0 + 16) / 2)
@@ -527,8 +548,19 @@ def test_outlines_count_more_the_fewer_readings_there_are(scene: Scene) -> None:
         readings = replace(scene.readings, inlier=torch.full_like(scene.readings.inlier, share))
         found = emphasised(TINY, replace(scene, readings=readings))
         assert found.w_silhouette == pytest.approx(times * TINY.w_silhouette, rel=1e-4)
-        assert replace(found, w_silhouette=TINY.w_silhouette) == replace(TINY, w_waves=0.0)
+        changed = {"w_waves": 0.0, "w_patches": 0.0, "silhouette_robustness": 0.0}
+        assert replace(found, w_silhouette=TINY.w_silhouette) == replace(TINY, **changed)
     assert emphasised(TINY, replace(scene, readings=None)).w_silhouette == 5 * TINY.w_silhouette
+
+
+def test_patches_are_compared_without_depth_and_beside_it_where_the_calibration_was_refined(scene: Scene) -> None:
+    def weight(scene: Scene) -> float:
+        return emphasised(TINY, scene).w_patches
+
+    refined = replace(scene, calibration_is_refined=True)
+    assert weight(replace(scene, readings=None)) == weight(replace(refined, readings=None)) == TINY.w_patches > 0
+    assert weight(refined) == 3 * TINY.w_patches
+    assert weight(scene) == 0
 
 
 @pytest.mark.parametrize("kind", [SurfaceKind.mirror, SurfaceKind.clear])
@@ -540,7 +572,8 @@ def test_mirrors_and_glass_are_left_to_outlines_and_smoothness(scene: Scene, kin
     assert (found.interior_rays, found.edge_rays) == (320, 832)
     assert found.w_silhouette == 40 * config.w_silhouette
     assert found.w_bending == 8 * config.w_bending
-    changed = ("interior_rays", "edge_rays", "w_silhouette", "w_bending")
+    assert found.w_patches == 0
+    changed = ("interior_rays", "edge_rays", "w_silhouette", "w_bending", "w_patches", "silhouette_robustness")
     assert replace(found, **{name: getattr(config, name) for name in changed}) == config
     assert fit(shiny, replace(TINY, steps=1), seed=3).config == replace(TINY, steps=1)
 

@@ -78,7 +78,8 @@ def calibrate_capture(
     if isinstance(known, Path):
         return _calibrated(known, config, photos, folder, force)
     found = _calibrated(_below_one_root(known), config, photos, folder, force)
-    return replace(found, capture=replace(found.capture, root=known.root, images=known.images))
+    refined = replace(found.capture, root=known.root, images=known.images, calibration_is_refined=True)
+    return replace(found, capture=refined)
 
 
 def _calibrated(

@@ -214,7 +214,12 @@ def with_outlines(capture: Capture, images: Sequence[Image], report: SegmentRepo
         elif image in images and known.mask_path is None:
             lines.append(f"{image.path}: no outline of the object was found")
         outlined.append(known)
-    moved = replace(capture, images=tuple(outlined), left_out=(*capture.left_out, *lines))
+    moved = replace(
+        capture,
+        images=tuple(outlined),
+        masks_are_found=bool(report.masks),
+        left_out=(*capture.left_out, *lines),
+    )
     if report.move is not None:
         world_from_table = report.move.inverse()
         frames = tuple(replace(f, rig_from_world=f.rig_from_world @ world_from_table) for f in capture.frames)

@@ -75,7 +75,7 @@ def fit(
     room = free_room(scene.unit_from_world, scene.floor_m)
     room_there = room.to(where)
     known_free = scene.known_free(_FREE_BEYOND_MM).to(where)
-    views = _neighbouring_views(scene, config, where)
+    views = _neighbouring_views(scene, suited, where)
     batches = Batches(scene=scene, config=suited, seed=seed, device=where)
     progress = Progress(
         steps=config.steps, first_step=first_step, path=folder / SCALARS_FILE if folder is not None else None
@@ -124,10 +124,8 @@ def fit(
 
 
 def _neighbouring_views(scene: Scene, config: FitConfig, device: torch.device) -> Views | None:
-    """The photographs whose patches are to be compared; None where depth tells more, or reflections mislead."""
-    if scene.pixels is None or scene.readings is not None:
-        return None
-    if not (config.w_patches and scene.surface.is_opaque_and_rough):
+    """The photographs whose patches are to be compared, if any."""
+    if scene.pixels is None or not config.w_patches:
         return None
     middle = scene.unit_from_world.apply((scene.box.low + scene.box.high) / 2)
     return Views.of(scene.pixels, middle, device)

@@ -72,11 +72,13 @@ class FitConfig:
         w_silhouette: weight of the silhouettes' cross entropy; up to five times that where depth is sparse or missing.
             On mirror and clear objects 40 times, where `w_bending` counts eight times, and half of the interior rays
             go along the outlines, too.
+        silhouette_robustness: how much less pixels of silhouettes count that all others contradict (0 to 1), where
+            masks were found rather than given.
         w_eikonal: weight of (|gradient| - 1)^2.
         w_depth: weight of the truncated sdf around depth readings, per mm.
         w_free: weight of the free space before depth readings, per mm.
-        w_patches: weight of 1 - correlation of patches in neighbouring photographs, on matte and glossy objects
-            without depth; beside depth it may hurt.
+        w_patches: weight of 1 - correlation of patches in neighbouring photographs, on matte and glossy objects without
+            depth; three times as much beside depth if the calibration was refined, else 0 there.
         patches_from: share of the fit from which patches are compared.
         w_bending: weight of the difference between gradients of neighbouring points near depth readings, and of the
             same near the surface where photographs see it.
@@ -116,6 +118,7 @@ class FitConfig:
     robust_depth: bool = True
     w_color: float = 0.5
     w_silhouette: float = 0.1
+    silhouette_robustness: float = 0.4
     w_eikonal: float = 0.2
     w_depth: float = 0.3
     w_free: float = 0.1

@@ -38,15 +38,20 @@ def doubt_loss(errors: Float[Tensor, "rays"], doubt: Float[Tensor, "rays"], insi
     return (per_ray * inside).sum() / inside.sum().clamp_min(1)
 
 
-def silhouette_loss(opacity: Float[Tensor, "rays"], inside: Bool[Tensor, "rays"]) -> Tensor:
-    """Binary cross entropy between opacity and silhouette; unit: nat.
+def silhouette_loss(opacity: Float[Tensor, "rays"], inside: Bool[Tensor, "rays"], robustness: float = 0.0) -> Tensor:
+    """Generalised cross entropy between opacity and silhouette (Zhang and Sabuncu 2018, eq. 6); unit: nat.
 
     Pixels inside ask for no more than `_OPAQUE_ENOUGH`. Where a ray enters a flat face just before its far edge it
     does not get fully opaque at any finite blur, and would push the face out, which nothing there pushes back.
+
+    Args:
+        robustness: how much less a pixel pulls the surer all others are that it is wrong: 0, the cross entropy, to 1.
     """
     # torch's cross entropy stops at nan without saying why; the other terms, which are nan too, say it
     opacity = opacity.nan_to_num(0.5).clamp(1e-3, 1 - 1e-3)
     entropy = torch.nn.functional.binary_cross_entropy(opacity, inside.to(opacity), reduction="none")
+    if robustness:
+        entropy = -torch.expm1(-robustness * entropy) / robustness
     return (entropy * ~(inside & (opacity.detach() > _OPAQUE_ENOUGH))).mean()
 
 

@@ -180,7 +180,8 @@ class Questions:
             doubt = model.color_doubt(self.seen.middles(image.weights))
             terms["color"] = config.w_color * losses.color_loss(errors, batch.inside)
             terms["doubt"] = losses.doubt_loss(errors, doubt, batch.inside)
-            terms["silhouette"] = config.w_silhouette * losses.silhouette_loss(image.opacity, batch.inside)
+            outlines = losses.silhouette_loss(image.opacity, batch.inside, config.silhouette_robustness)
+            terms["silhouette"] = config.w_silhouette * outlines
             if views is not None and now.compares_patches:
                 packed, n_rays = self.seen.packed, min(config.patch_rays, config.interior_rays)
                 crossings = Crossings.find(packed, n_rays, *of_seen, self.seen.step)
