@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from neuralrecon.calibrate import CalibrateConfig
 from neuralrecon.errors import ConfigError
 from neuralrecon.evaluate import EvaluateConfig
 from neuralrecon.extract import MeshConfig
@@ -49,7 +50,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What all cells share. `fit` are settings of the fit, as in ``steps=500``; what is not here is the default."""
+    """What all cells share. `fit` are settings of the fit, as in ``steps=500``; what is not here is the default.
+
+    `refines` says whether the calibration, which is off, is refined before, as in a run; else the fit alone does that.
+    """
 
     n_stops: int
     n_width: int
@@ -58,6 +62,7 @@ class Settings:
     fit: tuple[str, ...]
     voxel_mm: float
     n_samples: int
+    refines: bool = False
 
     def simulate_config(self, cell: Cell, n_threads: int = 1) -> SimulateConfig:
         """Errors of sensors and calibration are the simulator's defaults."""
@@ -83,6 +88,8 @@ class Settings:
             known["mesh"] = hashlib.sha256(Path(cell.mesh).read_bytes()).hexdigest()
         if cell.method != CAPTURE:
             known |= {"method": cell.method, "evaluate": plain(self.evaluate_config())}
+        if cell.method != CAPTURE and self.refines:
+            known["calibration"] = plain(CalibrateConfig())
         if cell.method in CLASSICAL:
             known["classical"] = plain(ClassicalConfig())
         elif cell.method != CAPTURE:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import trimesh
 
+from neuralrecon.calibrate import calibrate_capture
 from neuralrecon.capture import Capture, SensorKind, read_capture
 from neuralrecon.errors import NeuralReconError
 from neuralrecon.evaluate import closedness, evaluate_mesh
@@ -76,6 +77,9 @@ def outcome_of(job: Job) -> dict[str, Any]:
     capture, truth = read_capture(job.capture), read_mesh(job.capture / TRUTH_FILE)
     if cell.method == CAPTURE:
         return {"bad_depth": bad_depth_share(capture, Solid.of(truth)), "seconds": stages.seconds}
+    if job.settings.refines:
+        with stages.timed("calibration"):
+            capture = calibrate_capture(capture).capture
     mesh, told_of_fit = _mesh_of(job, capture, truth, stages)
     if job.mesh is not None:
         job.mesh.parent.mkdir(parents=True, exist_ok=True)
