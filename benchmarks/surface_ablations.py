@@ -58,11 +58,6 @@ def _patches(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
     return _depth(scene, replace(config, w_patches=0.0))
 
 
-def _patches_beside_depth(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
-    """Neighbouring photographs are not compared, as they are beside depth where the calibration was refined."""
-    return scene, replace(config, w_patches=0.0)
-
-
 ABLATIONS: dict[str, Ablation] = {
     "room_frame": _room_frame,
     "mirrored": _mirrored,
@@ -72,7 +67,5 @@ ABLATIONS: dict[str, Ablation] = {
     "silhouettes": _silhouettes,
     "depth": _depth,
     "patches": _patches,
-    "patches_beside_depth": _patches_beside_depth,
 }
-ONLY_REFINED = ("patches_beside_depth",)  # parts that are there only where the calibration was refined
 WITHIN = {"patches": "depth"}  # a part that is there only where another one is not: against ours without that one

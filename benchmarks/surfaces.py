@@ -17,7 +17,7 @@ from neuralrecon.errors import ConfigError, NeuralReconError
 from neuralrecon.files import replacing
 
 from .report import machine, write_json
-from .surface_ablations import ABLATIONS, ONLY_REFINED
+from .surface_ablations import ABLATIONS
 from .surface_baselines import require_open3d
 from .surface_cases import MATERIALS, METHODS, SHAPES, WITH_CAVITY, Settings, groups_of, shapes_of
 from .surface_cell import run_job
@@ -69,9 +69,6 @@ def _plan(args: argparse.Namespace) -> Plan:
         for name in getattr(args, option):
             if name not in known:
                 raise ConfigError(f"--{option} {name}: there are {', '.join(known)}")
-    for name in set(args.methods) & set(ONLY_REFINED):
-        if not args.refine:
-            raise ConfigError(f"--methods {name}: that part is on only where the calibration is refined; add --refine")
     if args.workers < 1 or args.seeds < 1:
         raise ConfigError(f"--workers {args.workers} --seeds {args.seeds}: want 1 or more of each")
     default = [] if args.meshes else SHAPES
@@ -150,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--meshes", type=Path, metavar="DIR", help="and all meshes in a folder, in metres, z up")
     add("--cavities", nargs="*", default=WITH_CAVITY, metavar="NAME", help="shapes with a deep one (mug)")
     add("--materials", nargs="+", default=MATERIALS, metavar="NAME", help=" ".join(MATERIALS))
-    add("--methods", nargs="+", default=[m for m in METHODS if m not in ONLY_REFINED], metavar="NAME",
+    add("--methods", nargs="+", default=METHODS, metavar="NAME",
         help=f"{' '.join(METHODS)}; parts to take off ours: {' '.join(ABLATIONS)}")  # fmt: skip
     add("--seeds", type=int, default=1, help="captures of each shape and material (default 1)")
     add("--small", action="store_true", help="one shape, two materials, few steps: a trial of two minutes")

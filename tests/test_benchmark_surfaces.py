@@ -145,9 +145,6 @@ def test_parts_are_taken_off_and_nothing_else(sphere_folder: Path) -> None:
     without_both, changed_config = ABLATIONS["patches"](scene, config)
     assert without_both.readings is None
     assert changed_config == replace(config, w_patches=0.0)
-    same_scene, changed_config = ABLATIONS["patches_beside_depth"](scene, config)
-    assert same_scene is scene
-    assert changed_config == replace(config, w_patches=0.0)
     assert set(ABLATIONS) < set(METHODS)
 
 
@@ -343,7 +340,6 @@ def must_not_run(*_: object) -> Record:
     [
         (["--shapes", "teapot"], "no built-in mesh"),
         (["--methods", "magic"], "there are ours, tsdf"),
-        (["--methods", "patches_beside_depth"], "add --refine"),
         (["--materials", "wood"], "there are matte"),
         (["--workers", "0"], "want 1 or more"),
         (["--methods", "tsdf", "--python", "nowhere/python"], "give an interpreter"),

@@ -78,8 +78,7 @@ def calibrate_capture(
     if isinstance(known, Path):
         return _calibrated(known, config, photos, folder, force)
     found = _calibrated(_below_one_root(known), config, photos, folder, force)
-    refined = replace(found.capture, root=known.root, images=known.images, calibration_is_refined=True)
-    return replace(found, capture=refined)
+    return replace(found, capture=replace(found.capture, root=known.root, images=known.images))
 
 
 def _calibrated(

@@ -71,7 +71,6 @@ class Capture:
     `bounds` are the low and high corner of a box around the object in world units, where the layout states one.
     `points_path` is a PLY file of points on what was seen, or the folder of a COLMAP model (`read_points` reads both).
     `depth_is_masked` says that every depth reading is of the object: the rest of each depth map was set to 0.
-    `calibration_is_refined` says that the poses were fitted to what these photographs show, to fractions of a pixel.
     `masks_are_found` says that masks were cut out of the photographs here, and may be wrong where they look alike.
     `left_out` lists, one line each, what a partial capture lacks; nothing is dropped without a line here.
 
@@ -91,7 +90,6 @@ class Capture:
     downscale: int = 1
     bounds: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
     depth_is_masked: bool = False
-    calibration_is_refined: bool = False
     masks_are_found: bool = False
     points_path: Path | None = None
     left_out: tuple[str, ...] = ()

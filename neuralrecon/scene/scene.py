@@ -75,7 +75,7 @@ class Scene:
     in world, None without a table. `world_per_mm` is what all settings in mm mean in world units: 0.001, or, if the
     world is not metric, so much that the object is 200 mm long. `start` is the hull without what depth says is free.
     `surface` is the kind of surface with its reason. `held_out` are photographs that training never sees.
-    `calibration_is_refined` and `masks_are_found` are as in `Capture`.
+    `masks_are_found` is as in `Capture`.
 
     Example:
         >>> scene = Scene.from_capture(read_capture("data/bigbird/cheez_it"))  # doctest: +SKIP
@@ -94,7 +94,6 @@ class Scene:
     sensor_names: tuple[str, ...]
     stop_names: tuple[str, ...]
     on_turntable: bool
-    calibration_is_refined: bool
     masks_are_found: bool
     is_metric: bool
     world_per_mm: float
@@ -163,7 +162,6 @@ class Scene:
             sensor_names=tuple(s.name for s in capture.sensors),
             stop_names=tuple(f.name for f in capture.frames),
             on_turntable=all(f.angle_deg is not None for f in capture.frames),
-            calibration_is_refined=capture.calibration_is_refined,
             masks_are_found=capture.masks_are_found,
             is_metric=capture.is_metric,
             world_per_mm=world_per_mm,

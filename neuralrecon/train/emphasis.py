@@ -1,4 +1,4 @@
-"""What counts more or less on some objects, by their surface, their depth, and whence calibration and masks are."""
+"""What counts more or less on some objects, by their surface, their depth, and whence their masks are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ _DENSE_PER_MM2 = 6.0  # readings on the surface, from which on outlines count as
 _OUTLINES_WITHOUT_DEPTH = 5.0
 # on mirror and clear objects, where next to nothing else speaks:
 _OUTLINES, _SMOOTHNESS = 40.0, 8.0
-_PATCHES_BESIDE_DEPTH = 3.0  # which keeps them from wrong matches; where poses are off by a pixel they would hurt it
 _RAYS_MOVED = 0.5  # of the interior rays, to the outlines: a step costs the same
 
 
@@ -29,15 +28,14 @@ def emphasised(config: FitConfig, scene: Scene) -> FitConfig:
             w_bending=_SMOOTHNESS * config.w_bending,
             w_patches=0.0,
         )
-    per_mm2, patches = 0.0, 1.0
+    per_mm2 = 0.0
     if scene.readings is not None:
-        patches = _PATCHES_BESIDE_DEPTH if scene.calibration_is_refined else 0.0
         per_mm2 = scene.readings.per_mm2(scene.start.area / scene.unit_per_mm**2)
     missing = max(0.0, 1.0 - per_mm2 / _DENSE_PER_MM2)
     outlines = 1.0 + (_OUTLINES_WITHOUT_DEPTH - 1.0) * missing
     return replace(
         config,
         w_silhouette=outlines * config.w_silhouette,
-        w_patches=patches * config.w_patches,
+        w_patches=0.0 if scene.readings is not None else config.w_patches,
         w_waves=0.0,
     )

@@ -78,7 +78,7 @@ class FitConfig:
         w_depth: weight of the truncated sdf around depth readings, per mm.
         w_free: weight of the free space before depth readings, per mm.
         w_patches: weight of 1 - correlation of patches in neighbouring photographs, on matte and glossy objects without
-            depth; three times as much beside depth if the calibration was refined, else 0 there.
+            depth; beside depth it may hurt.
         patches_from: share of the fit from which patches are compared.
         w_bending: weight of the difference between gradients of neighbouring points near depth readings, and of the
             same near the surface where photographs see it.
