@@ -173,6 +173,9 @@ def test_a_digest_changes_with_what_the_cell_depends_on(tmp_path: Path) -> None:
     assert SETTINGS.digest(ours) != other_fit.digest(ours)
     assert SETTINGS.digest(hull) == other_fit.digest(hull)
     assert SETTINGS.digest(capture) == replace(SETTINGS, n_samples=5000).digest(capture)
+    refining = replace(SETTINGS, refines=True)
+    assert SETTINGS.digest(capture) == refining.digest(capture)
+    assert SETTINGS.digest(ours) != refining.digest(ours)
     assert len({s.digest(c) for s in (SETTINGS, finer) for c in (ours, hull, capture)}) == 6
     mesh = tmp_path / "ball.ply"
     mesh.write_bytes(b"one")

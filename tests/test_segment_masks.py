@@ -61,6 +61,8 @@ def refined(broken_glass: Capture, tmp_path_factory: pytest.TempPathFactory) -> 
     found = outlined(broken_glass, MasksFrom.auto, SegmentConfig(), folder)
     assert found.masks == MasksFrom.refined
     assert "contradict" in found.warnings[0]
+    assert found.capture.masks_are_found
+    assert not broken_glass.masks_are_found
     return found.capture, folder
 
 

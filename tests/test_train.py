@@ -124,6 +124,7 @@ def test_schedules_at_their_ends() -> None:
         ({"all_levels_from": 0.0}, "all_levels_from"),
         ({"first_levels": 13}, "first_levels must be 1 to 12"),
         ({"occupancy_resolution": 8}, "occupancy_resolution"),
+        ({"silhouette_robustness": 1.5}, "silhouette_robustness"),
     ],
 )
 def test_settings_that_no_fit_has_are_an_error(change: dict[str, Any], says: str) -> None:

@@ -144,6 +144,8 @@ class FitConfig:
             raise ConfigError(f"need 0 < blur_end_mm <= blur_start_mm, got {self.blur_end_mm} and {self.blur_start_mm}")
         if not (0 < self.blur_until <= 1 and 0 < self.all_levels_from <= 1):
             raise ConfigError("blur_until and all_levels_from are shares of the fit: above 0, at most 1")
+        if not 0 <= self.silhouette_robustness <= 1:
+            raise ConfigError(f"silhouette_robustness must be 0 to 1, got {self.silhouette_robustness}")
         if self.depth_exact_mm <= 0:
             raise ConfigError(f"depth_exact_mm must be above 0, got {self.depth_exact_mm}")
         if not 16 <= self.occupancy_resolution <= 512:
