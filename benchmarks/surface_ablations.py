@@ -54,8 +54,8 @@ def _waves(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
 
 
 def _patches(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
-    """No depth readings, and neighbouring photographs are not compared, as they are where there is no depth."""
-    return _depth(scene, replace(config, w_patches=0.0))
+    """Neighbouring photographs are not compared, as they never are on mirror and clear objects."""
+    return scene, replace(config, w_patches=0.0)
 
 
 ABLATIONS: dict[str, Ablation] = {
@@ -68,4 +68,3 @@ ABLATIONS: dict[str, Ablation] = {
     "depth": _depth,
     "patches": _patches,
 }
-WITHIN = {"patches": "depth"}  # a part that is there only where another one is not: against ours without that one

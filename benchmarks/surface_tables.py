@@ -10,7 +10,7 @@ import numpy as np
 
 from .paired import Interval, paired_difference, ratio_of_means
 from .report import table
-from .surface_ablations import ABLATIONS, WITHIN
+from .surface_ablations import ABLATIONS
 from .surface_cases import CAPTURE, MATERIALS, METHODS, OURS
 from .surface_grid import Record
 
@@ -51,7 +51,7 @@ def means(records: Sequence[Record]) -> Table:
         n_good = sum(r.error is None for r in chosen)
         rows.append(
             [
-                f"{method}, {material}" if method not in ABLATIONS else f"ours without {_off(method)}, {material}",
+                f"{method}, {material}" if method not in ABLATIONS else f"ours without {method}, {material}",
                 f"{n_good}/{len(chosen)}",
                 *(_digits(_mean(chosen, _score(name)), 3) for name in ("chamfer_mm", "f_score_0_5mm")),
                 _digits(_mean(chosen, _score("iou")), 4),
@@ -108,8 +108,7 @@ def without(records: Sequence[Record]) -> Table:
             continue
 
         def compared(figure: Figure, method: str = method, material: str = material) -> Interval | None:
-            base = WITHIN.get(method, OURS)
-            changed, ours = (by_shape(_of(records, m, material), figure) for m in (method, base))
+            changed, ours = (by_shape(_of(records, m, material), figure) for m in (method, OURS))
             return paired_difference(changed, ours)
 
         times, psnr = compared(_log_chamfer), compared(lambda record: record.psnr_db)
@@ -123,8 +122,7 @@ def without(records: Sequence[Record]) -> Table:
             differences = (compared(_score("chamfer_mm")), compared(_score("iou")), psnr)
             changes = [_interval(as_ratio, sign=""), *(_interval(difference) for difference in differences)]
             verdicts = verdict(times), verdict(psnr, more_is_better=True)
-            where = f" without {WITHIN[method]}" if method in WITHIN else ""
-            rows.append([f"{method}{where}, {material}", times.n, *changes, *verdicts])
+            rows.append([f"{method}, {material}", times.n, *changes, *verdicts])
     return Table(
         title="Ours with one part off, against ours",
         header=(
@@ -135,13 +133,8 @@ def without(records: Sequence[Record]) -> Table:
         note="Paired over the shapes (seeds averaged first), with 95 % intervals by Student's t: the geometric mean of "
         "the ratios of Chamfer distances, since these span an order of magnitude, and means of differences. The part "
         "helps or hurts the surface where the interval of the ratio excludes 1, the colours where that of the PSNR "
-        "excludes 0. A part that is only there without another one is compared with ours without that one.",
+        "excludes 0.",
     )
-
-
-def _off(method: str) -> str:
-    """All that is off, in words."""
-    return f"{WITHIN[method]} and {method}" if method in WITHIN else method
 
 
 def verdict(change: Interval | None, *, more_is_better: bool = False) -> str:
@@ -170,7 +163,7 @@ def shapes(records: Sequence[Record]) -> Table:
         rows.append(row)
     return Table(
         title="Chamfer distance in mm of each shape",
-        header=("shape, material", *(f"without {_off(m)}" if m in ABLATIONS else m for m in methods)),
+        header=("shape, material", *(f"without {m}" if m in ABLATIONS else m for m in methods)),
         rows=rows,
         note="Mean over the seeds.",
     )

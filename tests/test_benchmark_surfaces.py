@@ -142,9 +142,7 @@ def test_parts_are_taken_off_and_nothing_else(sphere_folder: Path) -> None:
     assert same_scene is scene
     assert changed_config == replace(config, w_silhouette=0.0)
     assert ABLATIONS["depth"](scene, config)[0].readings is None
-    without_both, changed_config = ABLATIONS["patches"](scene, config)
-    assert without_both.readings is None
-    assert changed_config == replace(config, w_patches=0.0)
+    assert ABLATIONS["patches"](scene, config) == (scene, replace(config, w_patches=0.0))
     assert set(ABLATIONS) < set(METHODS)
 
 
@@ -270,7 +268,6 @@ def records() -> list[Record]:
                      record(cell("tsdf", material="mirror", **known), error="no surface | at all"))  # fmt: skip
         without_depth = (i + 1) / 10 + (0.05, 0.06, 0.07)[i]
         found.append(record(cell("depth", **known), without_depth))
-        found.append(record(cell("patches", **known), 2 * without_depth))
     return found
 
 
@@ -296,9 +293,7 @@ def test_tables_say_what_was_measured(records: list[Record]) -> None:
     # the ratio to ours is over can and mug alone: 4 mm to 0.5 mm
     assert ratios(records).rows == [["ours, mirror", "2.00", None], ["tsdf, mirror", None, "8.00"]]
     half = scipy.stats.t.ppf(0.975, 2) * 0.01 / np.sqrt(3)
-    row, of_patches = without(records).rows
-    assert of_patches[:2] == ["patches without depth, matte", 3]
-    assert of_patches[2] == "2.0000 [2.0000, 2.0000]"
+    (row,) = without(records).rows
     assert row[:2] == ["depth, matte", 3]
     assert row[3] == f"+0.0600 [{0.06 - half:+.4f}, {0.06 + half:+.4f}]"
     logs = np.log([1.5, 1.3, 0.37 / 0.3])
@@ -306,8 +301,8 @@ def test_tables_say_what_was_measured(records: list[Record]) -> None:
     low, high = np.exp(logs.mean() - half), np.exp(logs.mean() + half)
     assert row[2] == f"{np.exp(logs.mean()):.4f} [{low:.4f}, {high:.4f}]"
     assert row[-2:] == ["helps", "unclear"]
-    assert shapes(records).header[-2:] == ("without depth", "without depth and patches")
-    assert shapes(records).rows[1] == ["box, mirror", "0.200", "failed", None, None]
+    assert shapes(records).header[-1] == "without depth"
+    assert shapes(records).rows[1] == ["box, mirror", "0.200", "failed", None]
     markdown = "\n".join(one.as_markdown() for one in tables_of(records))
     assert "| box_mirror_tsdf_s0 | no surface \\| at all |" in markdown
     assert "| mug, mirror (cavity) | 0.600 | 4.000 | - |" in markdown

@@ -247,7 +247,7 @@ def test_a_mirror_switches_it_off(folder: Path) -> None:
 @pytest.mark.parametrize("kind", [SurfaceKind.matte, SurfaceKind.glossy, SurfaceKind.mirror, SurfaceKind.clear])
 @pytest.mark.parametrize("has_depth", [True, False])
 def test_they_are_compared_where_photographs_tell_most(matte: Scene, kind: SurfaceKind, has_depth: bool) -> None:
-    """On opaque surfaces that mirror nothing, and of which there is no depth."""
+    """On opaque surfaces that mirror nothing, beside depth as without."""
     scene = replace(matte, surface=replace(matte.surface, kind=kind))
     if not has_depth:
         scene = replace(scene, readings=None, start=scene.hull)
@@ -255,4 +255,23 @@ def test_they_are_compared_where_photographs_tell_most(matte: Scene, kind: Surfa
     small = {"interior_rays": 64, "edge_rays": 16, "depth_rays": 16, "occupancy_resolution": 32}
     fit(scene, FitConfig(steps=2, patches_from=0.5, **small), on_step=lambda _, now: terms.append(set(now)))
     assert "patches" not in terms[0]
-    assert ("patches" in terms[1]) == (not has_depth and kind in (SurfaceKind.matte, SurfaceKind.glossy))
+    assert ("patches" in terms[1]) == (kind in (SurfaceKind.matte, SurfaceKind.glossy))
+
+
+def test_patches_are_of_neighbouring_pixels_where_those_are_large(matte: Scene) -> None:
+    """Of every other one where twelve of them are less than a twentieth of the cube: all samples lie as far apart."""
+    assert matte.pixels is not None
+    pixels = matte.pixels
+    large = Views.of(pixels, MIDDLE, torch.device("cpu"))
+    assert large.spacings.tolist() == [1] * len(pixels.origins)
+    finer = pixels.intrinsics.clone()
+    finer[::2, :4] *= 16
+    mixed = Views.of(replace(pixels, intrinsics=finer), MIDDLE, torch.device("cpu"))
+    assert mixed.spacings.tolist() == [2 - i % 2 for i in range(len(pixels.origins))]
+    rays = pixels.draw(50, 0, torch.Generator().manual_seed(0))
+    for view, spacing in ((large, 1), (replace(large, spacings=torch.full_like(large.spacings, 2)), 2)):
+        directions, _, _ = view.own_patches(rays.rays, rays.images)
+        in_cam = (directions @ pixels.rotations[rays.images])[..., :2]
+        # the simulator's lenses have no distortion to speak of: a pixel is 1 / f
+        across = (in_cam[:, 48] - in_cam[:, 0]) * pixels.intrinsics[rays.images, :2]
+        torch.testing.assert_close(across, torch.full_like(across, 6.0 * spacing), rtol=0.02, atol=0)

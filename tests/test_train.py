@@ -549,14 +549,9 @@ def test_outlines_count_more_the_fewer_readings_there_are(scene: Scene) -> None:
         readings = replace(scene.readings, inlier=torch.full_like(scene.readings.inlier, share))
         found = emphasised(TINY, replace(scene, readings=readings))
         assert found.w_silhouette == pytest.approx(times * TINY.w_silhouette, rel=1e-4)
-        changed = {"w_waves": 0.0, "w_patches": 0.0, "silhouette_robustness": 0.0}
+        changed = {"w_waves": 0.0, "silhouette_robustness": 0.0}
         assert replace(found, w_silhouette=TINY.w_silhouette) == replace(TINY, **changed)
     assert emphasised(TINY, replace(scene, readings=None)).w_silhouette == 5 * TINY.w_silhouette
-
-
-def test_patches_are_compared_without_depth_only(scene: Scene) -> None:
-    assert emphasised(TINY, replace(scene, readings=None)).w_patches == TINY.w_patches > 0
-    assert emphasised(TINY, scene).w_patches == 0
 
 
 @pytest.mark.parametrize("kind", [SurfaceKind.mirror, SurfaceKind.clear])

@@ -36,6 +36,5 @@ def emphasised(config: FitConfig, scene: Scene) -> FitConfig:
     return replace(
         config,
         w_silhouette=outlines * config.w_silhouette,
-        w_patches=0.0 if scene.readings is not None else config.w_patches,
         w_waves=0.0,
     )

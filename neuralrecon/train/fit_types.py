@@ -77,8 +77,7 @@ class FitConfig:
         w_eikonal: weight of (|gradient| - 1)^2.
         w_depth: weight of the truncated sdf around depth readings, per mm.
         w_free: weight of the free space before depth readings, per mm.
-        w_patches: weight of 1 - correlation of patches in neighbouring photographs, on matte and glossy objects without
-            depth; beside depth it may hurt.
+        w_patches: weight of 1 - correlation of patches in neighbouring photographs, on matte and glossy objects.
         patches_from: share of the fit from which patches are compared.
         w_bending: weight of the difference between gradients of neighbouring points near depth readings, and of the
             same near the surface where photographs see it.

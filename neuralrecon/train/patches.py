@@ -22,7 +22,8 @@ from ..scene import ColorRays
 from ..scene.neighbours import neighbours
 from ..scene.photographs import Pixels
 
-_HALF, _STRIDE = 3, 2  # 7 x 7 samples, every other pixel: 13 px wide
+_HALF = 3  # 7 x 7 samples
+_WIDEST = 0.05  # of the cube's edge: a patch of every other pixel may be as wide; else it is of neighbouring pixels
 _LEAST_CONTRAST = 0.02  # standard deviation of a patch's grey values, white = 1: below it, noise
 _LEAST_FACING = 0.3  # cosine between normal and sight: at 70 degrees a pixel is a third of its width
 _UNLIKE = 0.6  # at this correlation and below a patch says nothing: another thing is seen there
@@ -71,6 +72,7 @@ class Views:
     sensors: Int[Tensor, "images"]
     stops: Int[Tensor, "images"]
     neighbours: Int[Tensor, "images neighbours"]
+    spacings: Int[Tensor, "images"]  # between samples of a patch, in pixels
 
     @staticmethod
     def of(pixels: Pixels, middle: Float[Tensor, "3"], device: torch.device, n_neighbours: int = 4) -> Views:
@@ -91,11 +93,13 @@ class Views:
             origins=pixels.origins,
         )
         partners = neighbours(pixels.origins, middle, n_neighbours)
+        pixel = (pixels.origins - middle).norm(dim=1) / pixels.intrinsics[:, 0]
         return Views(
             photographs=photographs.to(device),
             sensors=pixels.sensors.to(device),
             stops=pixels.stops.to(device),
             neighbours=partners.to(device),
+            spacings=torch.where(4 * _HALF * pixel > _WIDEST, 1, 2).to(device),
         )
 
     def motion(
@@ -129,7 +133,8 @@ class Views:
         k, crops = p.intrinsics[images][:, None], p.crops[images][:, None]
         in_cam = (rays.directions[:, None] @ p.rotations[images])[:, 0]
         ideal = in_cam[:, None, :2] / in_cam[:, None, 2:]
-        corner = (distort(ideal, k[..., 4:]) * k[..., :2] + k[..., 2:4]).floor() + _offsets(ideal.device)
+        corner = (distort(ideal, k[..., 4:]) * k[..., :2] + k[..., 2:4]).floor()
+        corner = corner + _offsets(ideal.device) * self.spacings[images][:, None, None]
         xy = undistort((corner + 0.5 - k[..., 2:4]) / k[..., :2], k[..., 4:])
         u, v = (corner.long() - crops[..., :2]).unbind(-1)
         within = (u >= 0) & (v >= 0) & (u < crops[..., 2]) & (v < crops[..., 3])
@@ -204,7 +209,7 @@ def patch_loss(
 
 
 def _offsets(device: torch.device) -> Float[Tensor, "samples 2"]:
-    step = torch.arange(-_HALF, _HALF + 1.0, device=device) * _STRIDE
+    step = torch.arange(-_HALF, _HALF + 1.0, device=device)
     return torch.stack(torch.meshgrid(step, step, indexing="xy"), dim=-1).reshape(-1, 2)
 
 
