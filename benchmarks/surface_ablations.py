@@ -43,6 +43,11 @@ def _inliers(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
     return replace(scene, readings=trusting, start=scene.hull), replace(config, robust_depth=False)
 
 
+def _exactness(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
+    """Readings of all depth cameras count alike, however far they spread about the surface."""
+    return scene, replace(config, depth_exact_mm=1e3)
+
+
 def _waves(scene: Scene, config: FitConfig) -> tuple[Scene, FitConfig]:
     """The surface's bend may change as it likes, as it always may on matte and glossy objects."""
     return scene, replace(config, w_waves=0.0)
@@ -57,6 +62,7 @@ ABLATIONS: dict[str, Ablation] = {
     "room_frame": _room_frame,
     "mirrored": _mirrored,
     "inliers": _inliers,
+    "exactness": _exactness,
     "waves": _waves,
     "silhouettes": _silhouettes,
     "depth": _depth,

@@ -202,12 +202,17 @@ def test_eikonal_and_smoothness_losses() -> None:
 def test_depth_losses() -> None:
     before, facing = torch.tensor([2.0, -1.0, 1.0]), torch.tensor([1.0, 0.5, 1.0])
     # a plane seen under a cosine: the sdf is how far before it, times that; nothing to lose
-    assert float(losses.truncated_sdf_loss(before * facing, before, facing, torch.ones(3))) == 0.0
+    ones = torch.ones(3)
+    assert float(losses.truncated_sdf_loss(before * facing, before, facing, ones, ones)) == 0.0
     off = before * facing + torch.tensor([0.5, -3.0, 100.0])
     inlier = torch.tensor([1.0, 0.5, 0.0])
     # 0.5 d^2 up to 1 mm, then d - 0.5; weighted, over the sum of weights
     expected = (0.125 * 1 + 2.5 * 0.5) / 1.5
-    assert float(losses.truncated_sdf_loss(off, before, facing, inlier)) == pytest.approx(expected, rel=1e-5)
+    assert float(losses.truncated_sdf_loss(off, before, facing, inlier, ones)) == pytest.approx(expected, rel=1e-5)
+    # an inexact sensor's readings count less, and the others do not make up for it
+    exact = torch.tensor([1.0, 0.2, 1.0])
+    expected = (0.125 * 1 + 0.2 * 2.5 * 0.5) / 1.5
+    assert float(losses.truncated_sdf_loss(off, before, facing, inlier, exact)) == pytest.approx(expected, rel=1e-5)
     sdf = torch.tensor([5.0, 0.25, -1.0, -1.0])
     inlier = torch.tensor([1.0, 1.0, 1.0, 0.0])
     assert float(losses.free_space_loss(sdf, 1.0, inlier)) == pytest.approx((0 + 0.75 + 2.0 + 0) / 4)
@@ -329,12 +334,33 @@ def test_readings_off_a_surface_or_through_a_solid_do_not_count(wrong_height: fl
     # each right one is off by 0.3 mm; a wrong one, through 6.5 mm of solid or more, counts exp(-(6.5 / 2)^2) = 3e-5
     alone, spread_alone = depth_term(right, config)
     mixed, spread_mixed = depth_term(torch.cat([right, wrong]), config)
-    assert alone == pytest.approx(config.w_depth * 0.3**2 / 2, rel=1e-3)
+    counts = (config.depth_exact_mm / spread_alone) ** 2
+    assert counts < 1  # the spread is still near where it starts
+    assert alone == pytest.approx(counts * config.w_depth * 0.3**2 / 2, rel=1e-3)
     assert mixed == pytest.approx(alone, rel=0.01)
     assert spread_mixed == pytest.approx(spread_alone, rel=1e-3)
     blind, spread_blind = depth_term(torch.cat([right, wrong]), replace(config, robust_depth=False))
-    assert blind > 10 * alone
+    assert blind > 10 * alone / counts
     assert spread_blind == float(SensorModel(1, 1).spread_mm)  # not learned
+
+
+def test_the_readings_of_an_inexact_sensor_count_by_the_square_of_its_spread() -> None:
+    """Two sensors with the same residuals, one of which is known to spread: alone each gives its share of the term."""
+    now, config = Moment.at(1.0, TINY, UNIT_PER_MM), replace(TINY, w_bending=0.0, depth_exact_mm=0.5)
+    normals = torch.tensor([0.0, 0.0, 1.0])
+
+    def terms_at(spread_mm: float) -> dict[str, float]:
+        probes, sensors = probes_at(readings_at(torch.full((400,), HIGH + 0.003), 20.0, 0.99)), SensorModel(1, 1)
+        sensors.spread_mm.fill_(spread_mm)
+        low = slab(probes.points) - 0.6 * UNIT_PER_MM  # so that free points cost something, too
+        found = probes.terms(sensors, low, normals.expand(len(probes.points), 3), config, now)
+        return {name: float(term) for name, term in found.items()} | {"spread": float(sensors.spread_mm)}
+
+    exact, coarse = terms_at(0.4), terms_at(2.0)
+    assert exact["spread"] < 0.5
+    share = (0.5 / coarse["spread"]) ** 2
+    assert coarse["depth"] == pytest.approx(share * exact["depth"], rel=0.02)
+    assert coarse["free"] == pytest.approx(share * exact["free"], rel=0.02)
 
 
 @pytest.mark.parametrize("first_levels", [1, 3, 5])

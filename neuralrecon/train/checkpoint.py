@@ -33,7 +33,7 @@ from .fit_types import Fit, FitConfig
 log = logging.getLogger(__name__)
 
 FIT_FILE, PREVIOUS_FILE = "fit.safetensors", "fit.previous.safetensors"
-_VERSION = 8
+_VERSION = 7
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("blur", "half_width", "world_per_mm", "scale"), float),
     **dict.fromkeys(("step", "n_sensors", "n_stops"), int),

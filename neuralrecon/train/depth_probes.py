@@ -81,16 +81,18 @@ class DepthProbes:
         in_cube = ((self.points >= 0) & (self.points <= 1)).all(dim=1)
         sdf_mm, before_mm = sdf / now.unit_per_mm, self.before / now.unit_per_mm
         inlier = self.readings.inlier * in_cube[:n]
+        exact = torch.ones_like(inlier)
         if config.robust_depth:
             off_mm = sdf_mm[:n].detach() - before_mm * facing
             of = self.readings.sensors
             inlier = inlier * torch.exp(-(self.covered / now.unit_per_mm / _COVER_MM).square())
             inlier = posterior(inlier, off_mm, sensors.spread_mm[of].clamp_min(now.least_spread_mm))
             sensors.learn_spread(off_mm, inlier, of)
-        sure = torch.relu(2 * inlier - 1)  # a wrong reading would tell more free room than a right one
+            exact = (config.depth_exact_mm / sensors.spread_mm[of]).square().clamp_max(1.0)
+        sure = exact * torch.relu(2 * inlier - 1)  # a wrong reading would tell more free room than a right one
         terms = {}
         if config.w_depth:
-            terms["depth"] = config.w_depth * losses.truncated_sdf_loss(sdf_mm[:n], before_mm, facing, inlier)
+            terms["depth"] = config.w_depth * losses.truncated_sdf_loss(sdf_mm[:n], before_mm, facing, inlier, exact)
         if config.w_free:
             free = losses.free_space_loss(sdf_mm[n:m], _CLEARANCE_MM, sure[: m - n] * in_cube[n:m])
             terms["free"] = config.w_free * free

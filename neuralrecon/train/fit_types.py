@@ -66,7 +66,8 @@ class FitConfig:
         waves_mm: how far apart the points are across which the surface's bend is held from changing.
         occupancy_resolution: cells a side of the grid that says where rays are sampled.
         checkpoint_every: steps between two checkpoints, if the fit has a folder.
-        robust_depth: whether readings count less that contradict the surface as it stands.
+        robust_depth: whether readings count less that contradict the surface as it stands, or whose sensor is inexact.
+        depth_exact_mm: spread about the surface up to which a sensor's readings count in full; beyond, by its square.
         w_color: weight of the colours' Huber loss.
         w_silhouette: weight of the silhouettes' cross entropy; up to five times that where depth is sparse or missing.
             On mirror and clear objects 40 times, where `w_bending` counts eight times, and half of the interior rays
@@ -110,6 +111,7 @@ class FitConfig:
     truncation_mm: float = 4.0
     bending_mm: float = 0.75
     waves_mm: float = 4.0
+    depth_exact_mm: float = 0.6
     occupancy_resolution: int = 128
     checkpoint_every: int = 500
     robust_depth: bool = True
@@ -143,6 +145,8 @@ class FitConfig:
             raise ConfigError("blur_until and all_levels_from are shares of the fit: above 0, at most 1")
         if not 0 <= self.silhouette_robustness <= 1:
             raise ConfigError(f"silhouette_robustness must be 0 to 1, got {self.silhouette_robustness}")
+        if self.depth_exact_mm <= 0:
+            raise ConfigError(f"depth_exact_mm must be above 0, got {self.depth_exact_mm}")
         if not 16 <= self.occupancy_resolution <= 512:
             raise ConfigError(f"occupancy_resolution must be 16 to 512, got {self.occupancy_resolution}")
         if not 1 <= self.first_levels <= self.field.levels:

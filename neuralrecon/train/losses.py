@@ -65,6 +65,7 @@ def truncated_sdf_loss(
     before_mm: Float[Tensor, "points"],
     facing: Float[Tensor, "points"],
     inlier: Float[Tensor, "points"],
+    exact: Float[Tensor, "points"],
 ) -> Tensor:
     """How far the sdf near a depth reading is from what the reading says; unit: mm, Huber with its corner at 1 mm.
 
@@ -72,9 +73,10 @@ def truncated_sdf_loss(
         before_mm: how far before the reading the point lies, along the ray (negative: behind it).
         facing: |cosine| between ray and surface, which turns the distance along the ray into one to the surface.
         inlier: probability that the reading is right.
+        exact: what a right reading of its sensor counts, at most 1: unlike doubt, it is not made up for by the others.
     """
     error = huber_loss(sdf_mm, before_mm * facing, delta=1.0, reduction="none")
-    return (error * inlier).sum() / inlier.sum().clamp_min(1e-6)
+    return (error * inlier * exact).sum() / inlier.sum().clamp_min(1e-6)
 
 
 def free_space_loss(sdf_mm: Float[Tensor, "points"], clearance_mm: float, inlier: Float[Tensor, "points"]) -> Tensor:
