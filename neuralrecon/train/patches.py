@@ -93,13 +93,13 @@ class Views:
             origins=pixels.origins,
         )
         partners = neighbours(pixels.origins, middle, n_neighbours)
-        pixel = (pixels.origins - middle).norm(dim=1) / pixels.intrinsics[:, 0]
+        pixel_width = (pixels.origins - middle).norm(dim=1) / pixels.intrinsics[:, 0]  # on the object, cube's edge = 1
         return Views(
             photographs=photographs.to(device),
             sensors=pixels.sensors.to(device),
             stops=pixels.stops.to(device),
             neighbours=partners.to(device),
-            spacings=torch.where(4 * _HALF * pixel > _WIDEST, 1, 2).to(device),
+            spacings=torch.where(4 * _HALF * pixel_width > _WIDEST, 1, 2).to(device),
         )
 
     def motion(
