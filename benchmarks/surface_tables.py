@@ -80,23 +80,21 @@ def means(records: Sequence[Record]) -> Table:
 
 def ratios(records: Sequence[Record]) -> Table:
     """Of the mean Chamfer distance on each material to that on matte, and of the baselines' to ours."""
+    chamfer = _score("chamfer_mm")
     rows: list[list[object]] = []
     for method, material in _pairs(records):
         if method in ABLATIONS:
             continue
-        mine, matte, ours = (
-            by_shape(_of(records, m, of), _score("chamfer_mm"))
-            for m, of in ((method, material), (method, "matte"), (OURS, material))
-        )
-        to_matte = None if material == "matte" else ratio_of_means(mine, matte)
-        to_ours = None if method == OURS else ratio_of_means(mine, ours)
+        mine, matte, ours = (_of(records, m, of) for m, of in ((method, material), (method, "matte"), (OURS, material)))
+        to_matte = None if material == "matte" else ratio_of_means(*by_shape_of_both(mine, matte, chamfer))
+        to_ours = None if method == OURS else ratio_of_means(*by_shape_of_both(mine, ours, chamfer))
         if to_matte is not None or to_ours is not None:
             rows.append([f"{method}, {material}", _digits(to_matte, 2), _digits(to_ours, 2)])
     return Table(
         title="Ratios of mean Chamfer distances",
         header=("method, material", "to its matte", "to ours"),
         rows=rows,
-        note="Over the shapes that both have.",
+        note="Over the shapes and seeds that both have.",
     )
 
 
@@ -107,9 +105,10 @@ def without(records: Sequence[Record]) -> Table:
         if method not in ABLATIONS:
             continue
 
-        def compared(figure: Figure, method: str = method, material: str = material) -> Interval | None:
-            changed, ours = (by_shape(_of(records, m, material), figure) for m in (method, OURS))
-            return paired_difference(changed, ours)
+        changed, ours = _of(records, method, material), _of(records, OURS, material)
+
+        def compared(figure: Figure, changed: list[Record] = changed, ours: list[Record] = ours) -> Interval | None:
+            return paired_difference(*by_shape_of_both(changed, ours, figure))
 
         times, psnr = compared(_log_chamfer), compared(lambda record: record.psnr_db)
         if times is not None:
@@ -122,18 +121,19 @@ def without(records: Sequence[Record]) -> Table:
             differences = (compared(_score("chamfer_mm")), compared(_score("iou")), psnr)
             changes = [_interval(as_ratio, sign=""), *(_interval(difference) for difference in differences)]
             verdicts = verdict(times), verdict(psnr, more_is_better=True)
-            rows.append([f"{method}, {material}", times.n, *changes, *verdicts])
+            n_captures = len(_captures(changed, _log_chamfer) & _captures(ours, _log_chamfer))
+            rows.append([f"{method}, {material}", times.n, n_captures, *changes, *verdicts])
     return Table(
         title="Ours with one part off, against ours",
         header=(
-            *("part off, material", "shapes", "Chamfer, times", "Chamfer mm", "IoU", "PSNR dB"),
+            *("part off, material", "shapes", "captures", "Chamfer, times", "Chamfer mm", "IoU", "PSNR dB"),
             *("the surface", "the colours"),
         ),
         rows=rows,
-        note="Paired over the shapes (seeds averaged first), with 95 % intervals by Student's t: the geometric mean of "
-        "the ratios of Chamfer distances, since these span an order of magnitude, and means of differences. The part "
-        "helps or hurts the surface where the interval of the ratio excludes 1, the colours where that of the PSNR "
-        "excludes 0.",
+        note="On the captures that both have, paired over the shapes (seeds averaged first), with 95 % intervals by "
+        "Student's t: the geometric mean of the ratios of Chamfer distances, since these span an order of magnitude, "
+        "and means of differences. The part helps or hurts the surface where the interval of the ratio excludes 1, "
+        "the colours where that of the PSNR excludes 0.",
     )
 
 
@@ -180,6 +180,15 @@ def failures(records: Sequence[Record]) -> Table:
     )
 
 
+def by_shape_of_both(
+    one: Sequence[Record], other: Sequence[Record], figure: Figure
+) -> tuple[dict[str, float], dict[str, float]]:
+    """As `by_shape`, over the seeds that both have."""
+    shared = _captures(one, figure) & _captures(other, figure)
+    mine, theirs = ([r for r in found if _capture(r) in shared] for found in (one, other))
+    return by_shape(mine, figure), by_shape(theirs, figure)
+
+
 def by_shape(records: Sequence[Record], figure: Figure) -> dict[str, float]:
     """A figure by shape, averaged over the seeds; shapes without it, and cells that failed, are left out."""
     values: dict[str, list[float]] = {}
@@ -187,6 +196,16 @@ def by_shape(records: Sequence[Record], figure: Figure) -> dict[str, float]:
         if record.error is None and (found := figure(record)) is not None:
             values.setdefault(record.cell.shape, []).append(found)
     return {shape: float(np.mean(of)) for shape, of in values.items()}
+
+
+def _captures(records: Sequence[Record], figure: Figure) -> set[tuple[str, int]]:
+    """Those with the figure."""
+    return {_capture(r) for r in records if r.error is None and figure(r) is not None}
+
+
+def _capture(record: Record) -> tuple[str, int]:
+    """Shape and seed; the material is the caller's."""
+    return record.cell.shape, record.cell.seed
 
 
 def _of(records: Sequence[Record], method: str, material: str) -> list[Record]:

@@ -184,8 +184,8 @@ def test_a_digest_changes_with_what_the_cell_depends_on(tmp_path: Path) -> None:
     assert Job.from_json(job.as_json()) == job
 
 
-def cell(method: str, shape: str = "box", material: str = "matte", has_cavity: bool = False) -> Cell:
-    return Cell(shape=shape, mesh="box", has_cavity=has_cavity, material=material, method=method, seed=0)
+def cell(method: str, shape: str = "box", material: str = "matte", has_cavity: bool = False, seed: int = 0) -> Cell:
+    return Cell(shape=shape, mesh="box", has_cavity=has_cavity, material=material, method=method, seed=seed)
 
 
 def record(of: Cell, chamfer_mm: float | None = None, **known: object) -> Record:
@@ -294,18 +294,28 @@ def test_tables_say_what_was_measured(records: list[Record]) -> None:
     assert ratios(records).rows == [["ours, mirror", "2.00", None], ["tsdf, mirror", None, "8.00"]]
     half = scipy.stats.t.ppf(0.975, 2) * 0.01 / np.sqrt(3)
     (row,) = without(records).rows
-    assert row[:2] == ["depth, matte", 3]
-    assert row[3] == f"+0.0600 [{0.06 - half:+.4f}, {0.06 + half:+.4f}]"
+    assert row[:3] == ["depth, matte", 3, 3]
+    assert row[4] == f"+0.0600 [{0.06 - half:+.4f}, {0.06 + half:+.4f}]"
     logs = np.log([1.5, 1.3, 0.37 / 0.3])
     half = scipy.stats.t.ppf(0.975, 2) * logs.std(ddof=1) / np.sqrt(3)
     low, high = np.exp(logs.mean() - half), np.exp(logs.mean() + half)
-    assert row[2] == f"{np.exp(logs.mean()):.4f} [{low:.4f}, {high:.4f}]"
+    assert row[3] == f"{np.exp(logs.mean()):.4f} [{low:.4f}, {high:.4f}]"
     assert row[-2:] == ["helps", "unclear"]
     assert shapes(records).header[-1] == "without depth"
     assert shapes(records).rows[1] == ["box, mirror", "0.200", "failed", None]
     markdown = "\n".join(one.as_markdown() for one in tables_of(records))
     assert "| box_mirror_tsdf_s0 | no surface \\| at all |" in markdown
     assert "| mug, mirror (cavity) | 0.600 | 4.000 | - |" in markdown
+
+
+def test_only_captures_that_both_have_are_compared(records: list[Record]) -> None:
+    """Another seed of ours, ten times as bad: it counts in the mean of ours and in no comparison."""
+    more = [*records, record(cell("ours", "can", "matte", seed=1), 2.0)]
+    assert without(more).rows == without(records).rows
+    assert ratios(more).rows == ratios(records).rows
+    assert means(more).rows[0][2] == "0.500"
+    more.append(record(cell("depth", "can", "matte", seed=1), 2.1))
+    assert without(more).rows[0][1:3] == [3, 4]
 
 
 def test_the_command_runs_resumes_and_reports(
