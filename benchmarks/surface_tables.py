@@ -71,10 +71,11 @@ def means(records: Sequence[Record]) -> Table:
             "IoU (no cavity)", "AUROC", "PSNR dB", "bad depth", "s",
         ),
         rows=rows,
-        note="Done: captures without failure; failed ones are in no mean. No cavity: without the shapes that have a "
-        "deep one. AUROC: of the inlier probability of depth readings, where a fit gives one. PSNR: of photographs "
-        "that are held out, over their silhouettes. Bad depth: of the depth pixels on the object, those without a "
-        "reading or more than 5 mm off. s: the whole process with evaluation.",
+        note="Done: captures without failure; failed ones are in no mean. Rows with other captures are compared below, "
+        "on those that both have. No cavity: without the shapes that have a deep one. AUROC: of the inlier probability "
+        "of depth readings, where a fit gives one. PSNR: of photographs that are held out, over their silhouettes. Bad "
+        "depth: of the depth pixels on the object, those without a reading or more than 5 mm off. s: the whole process "
+        "with evaluation.",
     )  # fmt: skip
 
 
@@ -165,7 +166,7 @@ def shapes(records: Sequence[Record]) -> Table:
         title="Chamfer distance in mm of each shape",
         header=("shape, material", *(f"without {m}" if m in ABLATIONS else m for m in methods)),
         rows=rows,
-        note="Mean over the seeds.",
+        note="Mean over the seeds that are there.",
     )
 
 
