@@ -81,14 +81,17 @@ def means(records: Sequence[Record]) -> Table:
 
 def ratios(records: Sequence[Record]) -> Table:
     """Of the mean Chamfer distance on each material to that on matte, and of the baselines' to ours."""
-    chamfer = _score("chamfer_mm")
+
+    def ratio(one: list[Record], other: list[Record]) -> float | None:
+        return ratio_of_means(*(by_shape(r, _score("chamfer_mm")) for r in on_the_same_captures(one, other)))
+
     rows: list[list[object]] = []
     for method, material in _pairs(records):
         if method in ABLATIONS:
             continue
         mine, matte, ours = (_of(records, m, of) for m, of in ((method, material), (method, "matte"), (OURS, material)))
-        to_matte = None if material == "matte" else ratio_of_means(*by_shape_of_both(mine, matte, chamfer))
-        to_ours = None if method == OURS else ratio_of_means(*by_shape_of_both(mine, ours, chamfer))
+        to_matte = None if material == "matte" else ratio(mine, matte)
+        to_ours = None if method == OURS else ratio(mine, ours)
         if to_matte is not None or to_ours is not None:
             rows.append([f"{method}, {material}", _digits(to_matte, 2), _digits(to_ours, 2)])
     return Table(
@@ -106,10 +109,10 @@ def without(records: Sequence[Record]) -> Table:
         if method not in ABLATIONS:
             continue
 
-        changed, ours = _of(records, method, material), _of(records, OURS, material)
+        changed, ours = on_the_same_captures(_of(records, method, material), _of(records, OURS, material))
 
         def compared(figure: Figure, changed: list[Record] = changed, ours: list[Record] = ours) -> Interval | None:
-            return paired_difference(*by_shape_of_both(changed, ours, figure))
+            return paired_difference(by_shape(changed, figure), by_shape(ours, figure))
 
         times, psnr = compared(_log_chamfer), compared(lambda record: record.psnr_db)
         if times is not None:
@@ -122,8 +125,7 @@ def without(records: Sequence[Record]) -> Table:
             differences = (compared(_score("chamfer_mm")), compared(_score("iou")), psnr)
             changes = [_interval(as_ratio, sign=""), *(_interval(difference) for difference in differences)]
             verdicts = verdict(times), verdict(psnr, more_is_better=True)
-            n_captures = len(_captures(changed, _log_chamfer) & _captures(ours, _log_chamfer))
-            rows.append([f"{method}, {material}", times.n, n_captures, *changes, *verdicts])
+            rows.append([f"{method}, {material}", times.n, len(changed), *changes, *verdicts])
     return Table(
         title="Ours with one part off, against ours",
         header=(
@@ -181,13 +183,10 @@ def failures(records: Sequence[Record]) -> Table:
     )
 
 
-def by_shape_of_both(
-    one: Sequence[Record], other: Sequence[Record], figure: Figure
-) -> tuple[dict[str, float], dict[str, float]]:
-    """As `by_shape`, over the seeds that both have."""
-    shared = _captures(one, figure) & _captures(other, figure)
-    mine, theirs = ([r for r in found if _capture(r) in shared] for found in (one, other))
-    return by_shape(mine, figure), by_shape(theirs, figure)
+def on_the_same_captures(one: Sequence[Record], other: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """Of both, those of shapes and seeds at which neither failed."""
+    shared = {_capture(r) for r in one if r.error is None} & {_capture(r) for r in other if r.error is None}
+    return [r for r in one if _capture(r) in shared], [r for r in other if _capture(r) in shared]
 
 
 def by_shape(records: Sequence[Record], figure: Figure) -> dict[str, float]:
@@ -197,11 +196,6 @@ def by_shape(records: Sequence[Record], figure: Figure) -> dict[str, float]:
         if record.error is None and (found := figure(record)) is not None:
             values.setdefault(record.cell.shape, []).append(found)
     return {shape: float(np.mean(of)) for shape, of in values.items()}
-
-
-def _captures(records: Sequence[Record], figure: Figure) -> set[tuple[str, int]]:
-    """Those with the figure."""
-    return {_capture(r) for r in records if r.error is None and figure(r) is not None}
 
 
 def _capture(record: Record) -> tuple[str, int]:
